@@ -1,0 +1,2 @@
+//! server-mock
+fn main() {}
