@@ -149,6 +149,21 @@ pub struct GrantedUnit {
     pub final_unit: Option<FinalUnitAction>,
 }
 
+impl GrantedUnit {
+    /// Nothing granted, for want of a word from the server.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self {
+            result: ResultCode::Denied,
+            octets: Octets::ZERO,
+            volume_quota_threshold: None,
+            validity_time: None,
+            quota_holding_time: None,
+            final_unit: None,
+        }
+    }
+}
+
 /// A positive answer to one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {

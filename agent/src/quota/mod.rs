@@ -1,11 +1,500 @@
-//! The credit-control client: pure, no I/O, time is an argument. Events in, commands out, in the order of durability.
+//! The credit-control client of one link: pure, no I/O, time is an argument. Events in, commands out.
+//!
+//! The order of the command queue is the order of durability: every [`Command::Record`] is committed before the command
+//! after it is carried out, so usage is recorded before it is sent and a grant before the gate opens.
 
+mod jitter;
 mod message;
+mod outbox;
+mod session;
+mod terms;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::time::Duration;
 
 pub use message::{
     Answer, Container, FailureHandling, FinalUnitAction, Grant, GrantedUnit, Message, MessageKey, Operation, Outcome,
     QuotaManagement, Record, ResultCode, SessionKind, SessionOpening, StoredSession, Trigger,
 };
+pub use terms::{GateMode, GateSetting, OfflineGrace, Reading, Terms, Usable, WhenUsedUp};
+
+use crate::units::{BootInstant, ChargingId, Epoch, LocalSequenceNumber, OctetRate, Octets, UsedUnit};
+use jitter::Jitter;
+use session::{Fate, Session};
 
 /// Containers in one message at most.
 pub const MAX_CONTAINERS: usize = 50;
+/// The meter of a link with traffic is read at least this often.
+const READ_BUSY: Duration = Duration::from_secs(1);
+/// The meter of an idle link is read at least this often.
+const READ_IDLE: Duration = Duration::from_secs(5);
+/// Readings are never closer than this.
+const READ_LEAST: Duration = Duration::from_millis(20);
+/// The reserve for control traffic is renewed this often.
+const RESERVE_PERIOD: Duration = Duration::from_hours(1);
+/// After a refusal for good, a new session is tried after this long.
+const REOPEN: Duration = Duration::from_mins(1);
+
+/// What happened, to the core of one link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The link can be used, or is used under other terms, with another SIM, or with a new meter.
+    Usable(Usable),
+    /// The link is not in use any more. Its meter may still be read.
+    Gone,
+    /// The meter cannot be read any more; the last reading stands.
+    MeterLost,
+    /// The meter was read.
+    Reading(Reading),
+    /// The kernel hinted that the threshold was passed or a packet refused.
+    Hint,
+    /// An attempt to send came to something.
+    Answer {
+        /// The message.
+        key: MessageKey,
+        /// The attempt.
+        attempt: u32,
+        /// What it came to.
+        outcome: Outcome,
+    },
+    /// The server or the operator asks for a new authorisation (a top-up, say).
+    Reauthorise,
+    /// The server orders the session ended; it stays so until [`Event::Reauthorise`].
+    Abort,
+    /// Another route to the server has come up: waiting retries go at once.
+    RouteUp,
+    /// The agent is stopping: settle everything.
+    Settle,
+}
+
+/// What is to be done, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Commit this, with the records next to it, before going on.
+    Record(Record),
+    /// Send the sealed message; answer with [`Event::Answer`].
+    Send {
+        /// The message.
+        key: MessageKey,
+        /// The attempt, from 1; every later one is a retransmission.
+        attempt: u32,
+        /// The way to the server.
+        route: Route,
+    },
+    /// Write this to the kernel and read it back.
+    SetGate(GateSetting),
+    /// Read the meter now; answer with [`Event::Reading`] or [`Event::MeterLost`].
+    Read,
+}
+
+/// The way a message takes to the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// Whichever the kernel's routing table says.
+    Routed,
+    /// Out of the nth other link (counted round and round).
+    Detour(u32),
+}
+
+/// The state of a credit session (the table in docs/architecture.md).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// No session; the gate is shut but for the allow-list.
+    Idle,
+    /// Waiting for the first units.
+    Requesting,
+    /// Units in hand.
+    Active,
+    /// Units in hand, a report or a request under way.
+    Renewing,
+    /// The last units of the package in hand.
+    Final,
+    /// The package is used up.
+    Exhausted,
+    /// The server does not answer.
+    Offline,
+    /// The gate is shut, the last reading is taken.
+    Returning,
+    /// The last messages are under way.
+    Draining,
+}
+
+/// What there is to see of a link's credit session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overview {
+    /// State of the current session.
+    pub state: State,
+    /// Its name.
+    pub session: Option<ChargingId>,
+    /// Quota octets it has used.
+    pub used: UsedUnit,
+    /// Octets used and not yet in a sealed message.
+    pub unreported: Octets,
+    /// Its last grant.
+    pub grant: Option<Grant>,
+    /// What is left of that grant.
+    pub remaining: Octets,
+    /// Present rate, both directions.
+    pub rate: OctetRate,
+    /// Sessions that still have something to be acknowledged, the current one apart.
+    pub draining: usize,
+}
+
+/// The credit-control client of one link.
+#[derive(Clone, Debug)]
+pub struct Quota {
+    sessions: Vec<Session>,
+    usable: Option<Usable>,
+    /// The meter as last read, and when.
+    reading: Option<(Reading, BootInstant)>,
+    queue: VecDeque<Command>,
+    gate: Option<GateSetting>,
+    jitter: Jitter,
+    /// Control octets at which the present reserve period began, and when.
+    reserve: Option<(Octets, BootInstant)>,
+    read_at: BootInstant,
+    /// The session was returned for idleness (refused octets then): open again when something is refused.
+    resting: Option<Octets>,
+    /// Ended by order of the server.
+    held: bool,
+    reopen_at: Option<BootInstant>,
+    settling: bool,
+}
+
+impl Quota {
+    /// A client with no past. `seed` spreads retries and names sessions.
+    #[must_use]
+    pub fn new(seed: u64, now: BootInstant) -> Self {
+        Self {
+            sessions: Vec::new(),
+            usable: None,
+            reading: None,
+            queue: VecDeque::new(),
+            gate: None,
+            jitter: Jitter::new(seed),
+            reserve: None,
+            read_at: now,
+            resting: None,
+            held: false,
+            reopen_at: None,
+            settling: false,
+        }
+    }
+
+    /// Takes up the sessions that the ledger remembers. `meter` is what the pinned maps say, if they are there: sessions of
+    /// that epoch go on to the octet; of any other, the last recorded reading is billed. The gate stays as pinned until
+    /// the link is reported usable or gone.
+    #[must_use]
+    pub fn restore(
+        stored: Vec<StoredSession>,
+        terms: &Terms,
+        meter: Option<&(Epoch, Reading)>,
+        seed: u64,
+        now: BootInstant,
+    ) -> Self {
+        let mut quota = Self::new(seed, now);
+        for session in stored {
+            let reading = meter.filter(|(epoch, _)| *epoch == session.opening.epoch).map(|(_, reading)| *reading);
+            quota.sessions.push(Session::restore(session, terms.clone(), reading, now));
+        }
+        if let Some((_, reading)) = meter {
+            quota.take_reading(*reading, now);
+        }
+        quota
+    }
+
+    /// Takes an event; the commands it calls for are queued.
+    pub fn handle_event(&mut self, event: Event, now: BootInstant) {
+        match event {
+            Event::Usable(usable) => self.become_usable(usable, now),
+            Event::Gone => {
+                self.usable = None;
+                self.resting = None;
+                self.close_all(Trigger::Final, now);
+            }
+            Event::MeterLost => {
+                self.resting = None;
+                self.reserve = None;
+                self.each(|session, out| session.freeze(out));
+            }
+            Event::Reading(reading) => self.take_reading(reading, now),
+            Event::Hint => self.queue.push_back(Command::Read),
+            Event::Answer { key, attempt, outcome } => self.take_answer(key, attempt, outcome, now),
+            Event::Reauthorise => {
+                self.held = false;
+                self.reopen_at = None;
+                self.sessions.iter_mut().for_each(|session| session.reauthorise(now));
+            }
+            Event::Abort => {
+                self.held = true;
+                self.close_all(Trigger::Final, now);
+            }
+            Event::RouteUp => self.sessions.iter_mut().for_each(|session| session.hurry(now)),
+            Event::Settle => {
+                self.settling = true;
+                self.close_all(Trigger::Final, now);
+            }
+        }
+        self.drive(now);
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: BootInstant) {
+        if self.reads_at().is_some_and(|at| now >= at) {
+            self.queue.push_back(Command::Read);
+            self.read_at = now.plus(READ_BUSY);
+        }
+        self.drive(now);
+    }
+
+    /// The next command, in the order of durability.
+    pub fn poll_command(&mut self) -> Option<Command> {
+        self.queue.pop_front()
+    }
+
+    /// When [`Quota::handle_timeout`] wants to be called.
+    #[must_use]
+    pub fn poll_timeout(&self, now: BootInstant) -> Option<BootInstant> {
+        let sessions = self.sessions.iter().filter_map(|session| session.timeout(now));
+        sessions.chain(self.reads_at()).chain(self.reopen_at).min()
+    }
+
+    /// True when nothing is left to be acknowledged.
+    #[must_use]
+    pub const fn is_settled(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    /// True while a session's last reading has not been taken: its meter must not be taken away.
+    #[must_use]
+    pub fn needs_meter(&self) -> bool {
+        self.sessions.iter().any(Session::is_live)
+    }
+
+    /// What there is to see.
+    #[must_use]
+    pub fn overview(&self, now: BootInstant) -> Overview {
+        let current = self.sessions.iter().find(|session| session.is_live()).or_else(|| self.sessions.last());
+        let idle = if self.reopen_at.is_some() { State::Exhausted } else { State::Idle };
+        Overview {
+            state: current.map_or(idle, |session| session.state(now)),
+            session: current.map(Session::id),
+            used: current.map_or(UsedUnit::ZERO, Session::used),
+            unreported: current.map_or(Octets::ZERO, Session::unreported),
+            grant: current.and_then(|session| session.grant().cloned()),
+            remaining: current.map_or(Octets::ZERO, Session::remaining),
+            rate: current.map_or(OctetRate::default(), Session::rate),
+            draining: self.sessions.len().saturating_sub(1),
+        }
+    }
+
+    /// When the meter is to be read next: often while a session lives or waits for traffic, else only for the reserve.
+    fn reads_at(&self) -> Option<BootInstant> {
+        if self.needs_meter() || self.resting.is_some() {
+            return Some(self.read_at);
+        }
+        let (_, since) = self.reserve.filter(|_| self.usable.is_some())?;
+        Some(since.plus(RESERVE_PERIOD).max(self.read_at))
+    }
+
+    fn become_usable(&mut self, usable: Usable, now: BootInstant) {
+        if self.usable.as_ref().is_none_or(|before| before.subscriber != usable.subscriber) {
+            self.resting = None;
+            self.reopen_at = None;
+        }
+        let same_epoch = |session: &Session| session.opening.epoch == usable.epoch;
+        let mut out = Vec::new();
+        for session in self.sessions.iter_mut().filter(|session| session.is_live()) {
+            if !same_epoch(session) {
+                session.freeze(&mut out);
+            } else if session.opening.subscriber == usable.subscriber {
+                session.terms = usable.terms.clone();
+            } else {
+                session.close(Trigger::Final, now, &mut out);
+            }
+        }
+        self.queue.extend(out);
+        if self.usable.as_ref().is_none_or(|before| before.epoch != usable.epoch) {
+            // A new meter: its gate and its reserve are not known yet.
+            self.gate = None;
+            self.reserve = None;
+        }
+        let reading = usable.reading;
+        self.usable = Some(usable);
+        self.take_reading(reading, now);
+    }
+
+    fn take_reading(&mut self, reading: Reading, now: BootInstant) {
+        let moved = self.reading.is_none_or(|(before, _)| before.passed != reading.passed);
+        self.reading = Some((reading, now));
+        let mut out = Vec::new();
+        for session in &mut self.sessions {
+            if !session.read(&reading, now) {
+                session.freeze(&mut out);
+            }
+        }
+        self.queue.extend(out);
+        if self.resting.is_some_and(|refused| reading.refused.total() > refused) {
+            self.resting = None;
+        }
+        let period_over = |since: BootInstant| now >= since.plus(RESERVE_PERIOD);
+        if self.reserve.is_none_or(|(_, since)| period_over(since)) {
+            self.reserve = Some((reading.control.total(), now));
+        }
+        self.read_at = now.plus(if moved { self.busy_pause() } else { READ_IDLE });
+    }
+
+    /// How long the meter of a busy link may go unread: until the threshold is reached at the present rate, a second at most.
+    fn busy_pause(&self) -> Duration {
+        let Some(session) = self.sessions.iter().find(|session| session.is_live()) else { return READ_BUSY };
+        let Some(room) = session.grant().map(|grant| session.remaining().saturating_sub(grant.threshold)) else {
+            return READ_BUSY;
+        };
+        let rate = session.rate().get().max(1);
+        let millis = u128::from(room.get()) * 1000 / u128::from(rate);
+        Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)).clamp(READ_LEAST, READ_BUSY)
+    }
+
+    fn take_answer(&mut self, key: MessageKey, attempt: u32, outcome: Outcome, now: BootInstant) {
+        let Some(index) = self.sessions.iter().position(|session| session.id() == key.session) else { return };
+        let mut out = Vec::new();
+        let fate = self.sessions[index].answered(key, attempt, outcome, now, &mut self.jitter, &mut out);
+        self.queue.extend(out);
+        self.meet_fate(index, fate, now);
+    }
+
+    /// Drives every session, opens one where one is due, and sets the gate.
+    fn drive(&mut self, now: BootInstant) {
+        let mut index = 0;
+        while index < self.sessions.len() {
+            let mut out = Vec::new();
+            let fate = self.sessions[index].drive(now, &mut self.jitter, &mut out);
+            self.queue.extend(out);
+            if fate == Fate::Lives {
+                index += 1;
+            } else {
+                self.meet_fate(index, fate, now);
+            }
+        }
+        self.open_if_due(now);
+        self.set_gate(now);
+    }
+
+    fn meet_fate(&mut self, index: usize, fate: Fate, now: BootInstant) {
+        let (containers, refused) = match fate {
+            Fate::Lives => return,
+            Fate::Ended => {
+                self.rest_if_idle(index);
+                self.sessions.remove(index);
+                return;
+            }
+            Fate::Orphaned(containers) => (containers, false),
+            Fate::Refused(containers) => (containers, true),
+        };
+        let lost = self.sessions.remove(index);
+        if refused {
+            self.reopen_at = Some(now.plus(self.jitter.between(REOPEN / 2, REOPEN).max(REOPEN / 2)));
+        }
+        if !containers.is_empty() {
+            self.adopt_orphans(&lost, containers, now);
+        }
+        self.queue.push_back(Command::Record(Record::SessionClosed { session: lost.id() }));
+    }
+
+    fn adopt_orphans(&mut self, lost: &Session, containers: Vec<LocalSequenceNumber>, now: BootInstant) {
+        let session = self.new_name();
+        let opening = SessionOpening { session, kind: SessionKind::Orphan, opened_at: now, ..lost.opening.clone() };
+        let mut out = Vec::new();
+        let mut orphan = Session::open(opening, lost.terms.clone(), Reading::default(), &mut out);
+        orphan.inherit(containers.len());
+        out.push(Command::Record(Record::Orphaned { from: lost.id(), containers, to: session }));
+        self.queue.extend(out);
+        self.sessions.push(orphan);
+    }
+
+    /// A session that was returned because the link idled: the next one waits for traffic.
+    fn rest_if_idle(&mut self, index: usize) {
+        self.resting = self.sessions[index].idled_out().or(self.resting);
+    }
+
+    fn open_if_due(&mut self, now: BootInstant) {
+        if self.reopen_at.is_some_and(|at| now >= at) {
+            self.reopen_at = None;
+        }
+        let busy = self.sessions.iter().any(|session| session.is_live() || session.idled_out().is_some());
+        if busy || self.settling || self.held || self.resting.is_some() || self.reopen_at.is_some() {
+            return;
+        }
+        let (Some(usable), Some((reading, _))) = (self.usable.clone(), self.reading) else { return };
+        let opening = SessionOpening {
+            session: self.new_name(),
+            kind: SessionKind::Credit,
+            subscriber: usable.subscriber,
+            epoch: usable.epoch,
+            base: reading.passed,
+            base_throttled: reading.throttled,
+            opened_at: now,
+        };
+        let mut out = Vec::new();
+        self.sessions.push(Session::open(opening, usable.terms, reading, &mut out));
+        self.queue.extend(out);
+    }
+
+    /// Asks for the gate that the facts call for, when it is not the one that is set.
+    fn set_gate(&mut self, now: BootInstant) {
+        let (Some((control, _)), Some(reserve)) = (self.reserve, self.control_reserve()) else { return };
+        let control_ceiling = control.saturating_add(reserve);
+        let live = self.sessions.iter().find(|session| session.is_live());
+        let base = live.map_or(Octets::ZERO, |session| session.opening.base.total());
+        let wanted = live.and_then(|session| session.wanted_gate(now));
+        let setting = wanted.map_or(
+            GateSetting {
+                ceiling: Octets::ZERO,
+                deadline: None,
+                threshold: None,
+                control_ceiling,
+                mode: GateMode::Block,
+            },
+            |gate| GateSetting {
+                ceiling: base.saturating_add(gate.ceiling),
+                deadline: gate.deadline,
+                threshold: gate.threshold.map(|threshold| base.saturating_add(threshold)),
+                control_ceiling,
+                mode: gate.mode,
+            },
+        );
+        if self.gate != Some(setting) {
+            self.gate = Some(setting);
+            self.queue.push_back(Command::SetGate(setting));
+        }
+    }
+
+    fn control_reserve(&self) -> Option<Octets> {
+        let live = self.sessions.iter().find(|session| session.is_live());
+        self.usable.as_ref().map(|usable| usable.terms.control_reserve).or(live.map(|s| s.terms.control_reserve))
+    }
+
+    fn close_all(&mut self, trigger: Trigger, now: BootInstant) {
+        self.each(|session, out| session.close(trigger, now, out));
+    }
+
+    fn each(&mut self, mut act: impl FnMut(&mut Session, &mut Vec<Command>)) {
+        let mut out = Vec::new();
+        for session in self.sessions.iter_mut().filter(|session| session.is_live()) {
+            act(session, &mut out);
+        }
+        self.queue.extend(out);
+    }
+
+    /// A random name that none of the present sessions bears.
+    fn new_name(&mut self) -> ChargingId {
+        loop {
+            let name = ChargingId::new(u32::try_from(self.jitter.next() >> 32).unwrap_or(1));
+            if self.sessions.iter().all(|session| session.id() != name) {
+                return name;
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The one sealed message of a session that waits for its answer: attempts, back-off, and when the server counts as away.
+
+use std::time::Duration;
+
+use super::Route;
+use super::jitter::Jitter;
+use super::message::Message;
+use crate::units::BootInstant;
+
+/// Without an answer for this long the server is held to be away (Tx timer, RFC 8506 section 13); the answer is still awaited.
+pub(super) const ANSWER_TIMER: Duration = Duration::from_secs(10);
+const BACK_OFF_FIRST: Duration = Duration::from_secs(1);
+const BACK_OFF_LAST: Duration = Duration::from_mins(5);
+
+/// A sealed message on its way.
+#[derive(Clone, Debug)]
+pub(super) struct Outbox {
+    pub(super) message: Message,
+    since: BootInstant,
+    attempt: u32,
+    phase: Phase,
+    /// Whether the other routes were tried at once when the answer timer ran out.
+    detoured: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    Waiting,
+    BackingOff { until: BootInstant },
+}
+
+impl Outbox {
+    /// A message that was just sealed; its first attempt goes out now.
+    pub(super) const fn sealed(message: Message, now: BootInstant) -> Self {
+        Self { message, since: now, attempt: 1, phase: Phase::Waiting, detoured: false }
+    }
+
+    /// A message found in the ledger: it may have been sent before, so it goes out as a retransmission, on the kernel's route.
+    pub(super) const fn restored(message: Message, now: BootInstant) -> Self {
+        Self { message, since: now, attempt: 2, phase: Phase::BackingOff { until: now }, detoured: false }
+    }
+
+    pub(super) const fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// The first attempt takes the kernel's own route; later ones alternate between it and every other link in turn.
+    pub(super) const fn route(&self) -> Route {
+        match self.attempt {
+            odd if odd % 2 == 1 => Route::Routed,
+            even => Route::Detour(even / 2 - 1),
+        }
+    }
+
+    pub(super) fn is_overdue(&self, now: BootInstant) -> bool {
+        now >= self.since.plus(ANSWER_TIMER)
+    }
+
+    pub(super) fn overdue_at(&self) -> BootInstant {
+        self.since.plus(ANSWER_TIMER)
+    }
+
+    /// The attempt failed: wait, with full jitter, up to a bound that doubles.
+    pub(super) fn back_off(&mut self, retry_after: Option<Duration>, now: BootInstant, jitter: &mut Jitter) {
+        let doublings = self.attempt.saturating_sub(1).min(9);
+        let bound = (BACK_OFF_FIRST * 2_u32.pow(doublings)).min(BACK_OFF_LAST);
+        let wait = jitter.between(Duration::from_millis(100), bound).max(retry_after.unwrap_or_default());
+        self.phase = Phase::BackingOff { until: now.plus(wait.min(BACK_OFF_LAST)) };
+    }
+
+    /// Begins the next attempt when the back-off has passed.
+    pub(super) fn resume(&mut self, now: BootInstant) -> bool {
+        match self.phase {
+            Phase::BackingOff { until } if now >= until => {
+                self.next_attempt();
+                true
+            }
+            Phase::BackingOff { .. } | Phase::Waiting => false,
+        }
+    }
+
+    /// Begins an attempt over another route beside the one still waiting; once per message.
+    pub(super) fn detour(&mut self) -> bool {
+        if self.detoured || matches!(self.phase, Phase::BackingOff { .. }) {
+            return false;
+        }
+        self.detoured = true;
+        self.next_attempt();
+        true
+    }
+
+    /// An attempt is tried at once, whatever the back-off says (another link came up, an operator asked).
+    pub(super) const fn hurry(&mut self, now: BootInstant) {
+        if let Phase::BackingOff { .. } = self.phase {
+            self.phase = Phase::BackingOff { until: now };
+        }
+    }
+
+    /// The next instant at which this message wants attention.
+    pub(super) fn timeout(&self, now: BootInstant) -> Option<BootInstant> {
+        let back_off = match self.phase {
+            Phase::BackingOff { until } => Some(until),
+            Phase::Waiting => None,
+        };
+        let overdue = (!self.is_overdue(now)).then(|| self.overdue_at());
+        back_off.into_iter().chain(overdue).min()
+    }
+
+    const fn next_attempt(&mut self) {
+        self.attempt = self.attempt.saturating_add(1);
+        self.phase = Phase::Waiting;
+    }
+}

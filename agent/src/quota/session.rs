@@ -1,0 +1,517 @@
+//! One credit session: from the first request for units to the acknowledged release.
+
+mod drive;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::jitter::Jitter;
+use super::outbox::Outbox;
+use super::{
+    Answer, Command, Container, FailureHandling, Grant, GrantedUnit, MAX_CONTAINERS, Message, MessageKey, Operation,
+    Outcome, QuotaManagement, Reading, Record, ResultCode, SessionKind, SessionOpening, StoredSession, Terms, Trigger,
+};
+use crate::units::{
+    BootInstant, ChargingId, InvocationSequenceNumber, LocalSequenceNumber, OctetRate, Octets, SessionRef, UsedUnit,
+};
+
+/// A container stays below 2^31 octets, because some servers hold volumes as signed 32-bit numbers.
+const CONTAINER_MAX: u64 = (1 << 31) - 1;
+/// After the gate is shut, packets that passed it may still be on their way to the counters for this long.
+const SETTLE: Duration = Duration::from_millis(50);
+/// A link that was exhausted stays so for at least this long, so that it does not flap.
+const LEAST_DWELL: Duration = Duration::from_secs(5);
+/// An exhausted session asks again after this long at first …
+const POLL_FIRST: Duration = Duration::from_mins(1);
+/// … and after this long at last.
+const POLL_LAST: Duration = Duration::from_mins(15);
+/// A grant is renewed this long before its validity time ends.
+const VALIDITY_MARGIN: Duration = Duration::from_secs(10);
+/// The threshold leaves room for this much time at the present rate.
+const THRESHOLD_TIME: Duration = Duration::from_secs(10);
+/// After an answer that brought no room, the session asks again after this long.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// The smallest threshold: one packet.
+const PACKET: Octets = Octets::new(1500);
+/// The largest packet the kernel can hand over in one piece (a super-packet); what is refused below this room was too large for it.
+const LARGEST_PACKET: Octets = Octets::new(65_600);
+
+/// A credit session and everything known of it.
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    pub(super) opening: SessionOpening,
+    pub(super) terms: Terms,
+    session_ref: Option<SessionRef>,
+    /// Cumulative readings of the epoch.
+    passed: UsedUnit,
+    throttled: UsedUnit,
+    refused: Octets,
+    /// False once no further reading belongs to this session.
+    live: bool,
+    /// Session totals of all closed containers.
+    closed: UsedUnit,
+    closed_throttled: UsedUnit,
+    /// Quota octets in sealed messages.
+    reported: Octets,
+    next_container: LocalSequenceNumber,
+    next_message: InvocationSequenceNumber,
+    /// Closed, not yet sealed: number and quota octets.
+    pending: VecDeque<(LocalSequenceNumber, Octets)>,
+    outbox: Option<Outbox>,
+    grant: Option<Grant>,
+    grace: Option<(Octets, BootInstant)>,
+    failure_handling: Option<FailureHandling>,
+    closing: Option<Closing>,
+    exhausted: Option<Exhausted>,
+    reauthorise: bool,
+    /// Set when a packet was refused although the grant was not used up: it did not fit.
+    refused_lately: bool,
+    ask_not_before: BootInstant,
+    renew_not_before: BootInstant,
+    interval_since: BootInstant,
+    first_usage: Option<BootInstant>,
+    last_usage: BootInstant,
+    last_reading: BootInstant,
+    rate: OctetRate,
+    rate_since: BootInstant,
+    rate_octets: Octets,
+    checkpoint: (UsedUnit, UsedUnit),
+    checkpoint_at: BootInstant,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Closing {
+    trigger: Trigger,
+    /// When the last reading may be taken; `None` once it was (or cannot be).
+    settles_at: Option<BootInstant>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Exhausted {
+    since: BootInstant,
+    /// The ceiling that was reached: only a larger one opens the gate.
+    ceiling: Octets,
+    told: bool,
+    polls: u32,
+    poll_at: BootInstant,
+}
+
+/// What became of a session after an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It goes on.
+    Lives,
+    /// Everything is acknowledged.
+    Ended,
+    /// The server does not know it: these containers must reach it another way.
+    Orphaned(Vec<LocalSequenceNumber>),
+    /// The server refused a message for good: what is not in it must reach the server another way.
+    Refused(Vec<LocalSequenceNumber>),
+}
+
+impl Session {
+    /// Opens a session and asks for its first units.
+    pub(super) fn open(opening: SessionOpening, terms: Terms, reading: Reading, out: &mut Vec<Command>) -> Self {
+        let now = opening.opened_at;
+        out.push(Command::Record(Record::SessionOpened(opening.clone())));
+        let mut session = Self::empty(opening, terms, now);
+        session.refused = reading.refused.total();
+        if session.opening.kind == SessionKind::Credit {
+            let request = session.terms.chunk;
+            session.seal(Operation::Create, Some(request), None, now, out);
+        }
+        session
+    }
+
+    /// Takes up what the ledger remembers. `reading` is the meter of the session's own epoch, when that epoch still lives.
+    pub(super) fn restore(stored: StoredSession, terms: Terms, reading: Option<Reading>, now: BootInstant) -> Self {
+        let StoredSession { opening, .. } = stored;
+        let base = opening.base;
+        let mut session = Self::empty(opening, terms, now);
+        session.closed = stored.closed;
+        session.closed_throttled = stored.closed_throttled;
+        // Without the meter, the last recorded reading is billed; what may be missing is not guessed.
+        let (passed, throttled) = stored.checkpoint.unwrap_or((base, session.opening.base_throttled));
+        session.passed = larger(passed, base.saturating_add(stored.closed));
+        session.throttled = larger(throttled, session.opening.base_throttled.saturating_add(stored.closed_throttled));
+        session.checkpoint = (session.passed, session.throttled);
+        session.live = reading.is_some();
+        session.session_ref = stored.session_ref;
+        session.reported = stored.reported;
+        session.next_container = stored.next_container;
+        session.next_message = stored.next_message;
+        session.pending = stored.pending.iter().map(|container| (container.number, quota_octets(container))).collect();
+        session.outbox = stored.outstanding.map(|message| Outbox::restored(message, now));
+        session.grant = stored.grant;
+        session.grace = stored.grace;
+        session.closing =
+            stored.closing.map(|trigger| Closing { trigger, settles_at: session.live.then(|| now.plus(SETTLE)) });
+        if !session.live && session.closing.is_none() {
+            session.closing = Some(Closing { trigger: Trigger::AbnormalRelease, settles_at: None });
+        }
+        session
+    }
+
+    fn empty(opening: SessionOpening, terms: Terms, now: BootInstant) -> Self {
+        Self {
+            passed: opening.base,
+            throttled: opening.base_throttled,
+            checkpoint: (opening.base, opening.base_throttled),
+            live: opening.kind == SessionKind::Credit,
+            opening,
+            terms,
+            session_ref: None,
+            refused: Octets::ZERO,
+            closed: UsedUnit::ZERO,
+            closed_throttled: UsedUnit::ZERO,
+            reported: Octets::ZERO,
+            next_container: LocalSequenceNumber::new(1),
+            next_message: InvocationSequenceNumber::new(0),
+            pending: VecDeque::new(),
+            outbox: None,
+            grant: None,
+            grace: None,
+            failure_handling: None,
+            closing: None,
+            exhausted: None,
+            reauthorise: false,
+            refused_lately: false,
+            ask_not_before: now,
+            renew_not_before: now,
+            interval_since: now,
+            first_usage: None,
+            last_usage: now,
+            last_reading: now,
+            rate: OctetRate::default(),
+            rate_since: now,
+            rate_octets: Octets::ZERO,
+            checkpoint_at: now,
+        }
+    }
+
+    pub(super) const fn id(&self) -> ChargingId {
+        self.opening.session
+    }
+
+    /// True while the meter's readings belong to this session.
+    pub(super) const fn is_live(&self) -> bool {
+        self.live
+    }
+
+    /// The octets refused so far, when this session is being returned because the link idled.
+    pub(super) fn idled_out(&self) -> Option<Octets> {
+        self.closing.filter(|closing| closing.trigger == Trigger::Qht).map(|_| self.refused)
+    }
+
+    /// Quota octets of this session so far.
+    pub(super) fn used(&self) -> UsedUnit {
+        self.passed.since(self.opening.base).unwrap_or_default()
+    }
+
+    pub(super) const fn grant(&self) -> Option<&Grant> {
+        self.grant.as_ref()
+    }
+
+    pub(super) const fn rate(&self) -> OctetRate {
+        self.rate
+    }
+
+    pub(super) fn unreported(&self) -> Octets {
+        self.used().total().saturating_sub(self.reported)
+    }
+
+    /// Takes a reading of the meter. False when the counters went back: the epoch is over without our having been told.
+    pub(super) fn read(&mut self, reading: &Reading, now: BootInstant) -> bool {
+        if !self.live {
+            return true;
+        }
+        let (Some(passed), Some(throttled)) =
+            (reading.passed.since(self.passed), reading.throttled.since(self.throttled))
+        else {
+            return false;
+        };
+        let moved = passed.total().saturating_add(throttled.total());
+        if !moved.is_zero() {
+            self.first_usage.get_or_insert(now);
+            self.last_usage = now;
+        }
+        self.passed = reading.passed;
+        self.throttled = reading.throttled;
+        let refused = reading.refused.total();
+        self.refused_lately = refused > self.refused;
+        self.refused = refused;
+        self.last_reading = now;
+        self.measure_rate(moved, now);
+        true
+    }
+
+    /// No further reading belongs to this session: its epoch is over.
+    pub(super) fn freeze(&mut self, out: &mut Vec<Command>) {
+        if self.live {
+            self.live = false;
+            self.begin_closing(Trigger::AbnormalRelease, None, out);
+        }
+    }
+
+    /// Shuts the gate for this session and lets it run out: last reading, release.
+    pub(super) fn close(&mut self, trigger: Trigger, now: BootInstant, out: &mut Vec<Command>) {
+        if self.closing.is_none() {
+            let settles_at = self.live.then(|| now.plus(SETTLE));
+            self.begin_closing(trigger, settles_at, out);
+        }
+    }
+
+    fn begin_closing(&mut self, trigger: Trigger, settles_at: Option<BootInstant>, out: &mut Vec<Command>) {
+        match &mut self.closing {
+            Some(closing) => closing.settles_at = settles_at,
+            None => {
+                self.closing = Some(Closing { trigger, settles_at });
+                out.push(Command::Record(Record::SessionClosing { session: self.id(), trigger }));
+            }
+        }
+    }
+
+    /// The server or the operator wants this session to ask again.
+    pub(super) fn reauthorise(&mut self, now: BootInstant) {
+        self.reauthorise = true;
+        self.hurry(now);
+    }
+
+    /// A waiting retry need not wait any longer.
+    pub(super) fn hurry(&mut self, now: BootInstant) {
+        if let Some(outbox) = &mut self.outbox {
+            outbox.hurry(now);
+        }
+    }
+
+    /// Takes the outcome of an attempt. A late answer to the outstanding message counts; any other is nobody's.
+    pub(super) fn answered(
+        &mut self,
+        key: MessageKey,
+        attempt: u32,
+        outcome: Outcome,
+        now: BootInstant,
+        jitter: &mut Jitter,
+        out: &mut Vec<Command>,
+    ) -> Fate {
+        let Some(outbox) = self.outbox.as_mut().filter(|outbox| outbox.message.number == key.number) else {
+            return Fate::Lives;
+        };
+        match outcome {
+            Outcome::Answered(answer) => self.acknowledged(key, answer, now, out),
+            Outcome::Unanswered { retry_after, reason: _ } => {
+                if attempt == outbox.attempt() {
+                    outbox.back_off(retry_after, now, jitter);
+                }
+                Fate::Lives
+            }
+            Outcome::ContextNotFound => self.orphaned(now, out),
+            Outcome::Rejected { status: _, cause } => {
+                out.push(Command::Record(Record::MessageSetAside { key, cause }));
+                self.outbox = None;
+                self.live = false;
+                self.close_interval(Trigger::AbnormalRelease, now, out);
+                Fate::Refused(self.pending.drain(..).map(|(number, _)| number).collect())
+            }
+        }
+    }
+
+    fn acknowledged(&mut self, key: MessageKey, answer: Answer, now: BootInstant, out: &mut Vec<Command>) -> Fate {
+        let Some(Outbox { message, .. }) = self.outbox.take() else { return Fate::Lives };
+        if answer.session_ref.is_some() {
+            self.session_ref.clone_from(&answer.session_ref);
+        }
+        if answer.failure_handling.is_some() {
+            self.failure_handling = answer.failure_handling;
+        }
+        let granted = match (answer.granted, message.requested, message.operation) {
+            (Some(granted), _, Operation::Create | Operation::Update) => Some(granted),
+            // Asked and not told: nothing was granted.
+            (None, Some(_), Operation::Create | Operation::Update) => Some(GrantedUnit::none()),
+            (_, _, Operation::Release | Operation::Event) | (None, None, Operation::Create | Operation::Update) => None,
+        };
+        let grant = granted.map(|granted| self.make_grant(&granted, message.reported, now));
+        out.push(Command::Record(Record::MessageAcknowledged {
+            key,
+            session_ref: answer.session_ref,
+            grant: grant.clone(),
+        }));
+        if let Some(grant) = grant {
+            self.apply(grant, now);
+        }
+        let over = match message.operation {
+            Operation::Release => true,
+            Operation::Event => self.pending.is_empty(),
+            Operation::Create | Operation::Update => false,
+        };
+        if over {
+            out.push(Command::Record(Record::SessionClosed { session: self.id() }));
+            return Fate::Ended;
+        }
+        Fate::Lives
+    }
+
+    fn make_grant(&self, granted: &GrantedUnit, reported: Octets, now: BootInstant) -> Grant {
+        let half = granted.octets.scaled(1, 2);
+        let own = granted.octets.scaled(1, 5).max(self.rate.over(THRESHOLD_TIME)).max(PACKET).min(half);
+        Grant {
+            ceiling: reported.saturating_add(granted.octets),
+            octets: granted.octets,
+            threshold: granted.volume_quota_threshold.map_or(own, |theirs| theirs.min(half)),
+            valid_until: granted.validity_time.map(|validity| now.plus(validity)),
+            holding: granted.quota_holding_time,
+            final_unit: granted.final_unit,
+            result: granted.result,
+        }
+    }
+
+    fn apply(&mut self, grant: Grant, now: BootInstant) {
+        self.grace = None;
+        let granted_nothing = grant.octets.is_zero() || grant.result != ResultCode::Success;
+        if granted_nothing && self.exhausted.is_none() {
+            self.exhausted = Some(Exhausted::new(grant.ceiling, true, now));
+        }
+        // A grant that leaves nothing above the threshold would be asked for again at once, round after round.
+        let leaves_room = grant.ceiling.saturating_sub(self.used().total()) > grant.threshold;
+        self.ask_not_before = if leaves_room { now } else { now.plus(ASK_AGAIN) };
+        let validity = grant.valid_until.map_or(Duration::ZERO, |until| until.since(now));
+        self.renew_not_before = now.plus(validity / 2);
+        self.grant = Some(grant);
+    }
+
+    /// The server lost the session: everything it has not acknowledged goes another way.
+    fn orphaned(&mut self, now: BootInstant, out: &mut Vec<Command>) -> Fate {
+        self.live = false;
+        self.close_interval(Trigger::AbnormalRelease, now, out);
+        let sealed = self.outbox.take().map(|outbox| outbox.message.containers).unwrap_or_default();
+        Fate::Orphaned(sealed.into_iter().chain(self.pending.drain(..).map(|(number, _)| number)).collect())
+    }
+
+    /// Gives an orphan session the containers it inherits, renumbered from 1.
+    pub(super) fn inherit(&mut self, count: usize) {
+        for _ in 0..count {
+            self.pending.push_back((self.next_container, Octets::ZERO));
+            self.next_container = self.next_container.next().unwrap_or(self.next_container);
+        }
+    }
+
+    /// Closes the open interval of usage, if it holds any, in containers below 2^31 octets.
+    fn close_interval(&mut self, trigger: Trigger, now: BootInstant, out: &mut Vec<Command>) {
+        let passed = self.used().since(self.closed).unwrap_or_default();
+        self.close_containers(passed, QuotaManagement::Online, trigger, now, out);
+        self.closed = self.closed.saturating_add(passed);
+        let throttled =
+            self.throttled.since(self.opening.base_throttled.saturating_add(self.closed_throttled)).unwrap_or_default();
+        self.close_containers(throttled, QuotaManagement::Offline, trigger, now, out);
+        self.closed_throttled = self.closed_throttled.saturating_add(throttled);
+        self.first_usage = None;
+        self.interval_since = now;
+    }
+
+    fn close_containers(
+        &mut self,
+        mut used: UsedUnit,
+        quota_management: QuotaManagement,
+        trigger: Trigger,
+        now: BootInstant,
+        out: &mut Vec<Command>,
+    ) {
+        while !used.is_zero() {
+            let (part, rest) = split(used);
+            let container = Container {
+                number: self.next_container,
+                used: part,
+                quota_management,
+                trigger: if rest.is_zero() { trigger } else { Trigger::VolumeLimit },
+                first_usage: self.first_usage.unwrap_or(self.last_usage),
+                last_usage: self.last_usage,
+                closed_at: now,
+            };
+            self.next_container = self.next_container.next().unwrap_or(self.next_container);
+            self.pending.push_back((container.number, quota_octets(&container)));
+            out.push(Command::Record(Record::ContainerClosed { session: self.id(), container }));
+            used = rest;
+        }
+    }
+
+    /// Seals the oldest containers into a message and sends it.
+    fn seal(
+        &mut self,
+        operation: Operation,
+        requested: Option<Octets>,
+        trigger: Option<Trigger>,
+        now: BootInstant,
+        out: &mut Vec<Command>,
+    ) {
+        let mut containers = Vec::new();
+        while containers.len() < MAX_CONTAINERS {
+            let Some((number, octets)) = self.pending.pop_front() else { break };
+            containers.push(number);
+            self.reported = self.reported.saturating_add(octets);
+        }
+        let number = self.next_message;
+        self.next_message = number.next().unwrap_or(number);
+        let message =
+            Message { number, operation, requested, containers, trigger, reported: self.reported, sealed_at: now };
+        out.push(Command::Record(Record::MessageSealed { session: self.id(), message: message.clone() }));
+        let outbox = Outbox::sealed(message, now);
+        out.push(send_command(self.id(), &outbox));
+        self.outbox = Some(outbox);
+    }
+
+    /// Smooths the rate over readings at least 20 ms apart: closer ones say little.
+    fn measure_rate(&mut self, moved: Octets, now: BootInstant) {
+        self.rate_octets = self.rate_octets.saturating_add(moved);
+        let elapsed = now.since(self.rate_since).as_millis();
+        if elapsed < 20 {
+            return;
+        }
+        let present = u128::from(self.rate_octets.get()) * 1000 / elapsed;
+        self.rate_since = now;
+        self.rate_octets = Octets::ZERO;
+        let smoothed = (u128::from(self.rate.get()) * 3 + present) / 4;
+        self.rate = OctetRate::per_second(u64::try_from(smoothed).unwrap_or(u64::MAX));
+    }
+}
+
+impl Exhausted {
+    fn new(ceiling: Octets, told: bool, now: BootInstant) -> Self {
+        Self { since: now, ceiling, told, polls: 0, poll_at: now.plus(POLL_FIRST) }
+    }
+
+    /// The next poll, a jittered and doubling span away.
+    fn polled(&mut self, now: BootInstant, jitter: &mut Jitter) {
+        self.told = true;
+        let bound = (POLL_FIRST * 2_u32.pow(self.polls.min(4))).min(POLL_LAST);
+        self.poll_at = now.plus(jitter.between(bound.max(POLL_FIRST) / 2, bound).max(POLL_FIRST));
+        self.polls = self.polls.saturating_add(1);
+    }
+}
+
+fn send_command(session: ChargingId, outbox: &Outbox) -> Command {
+    Command::Send {
+        key: MessageKey { session, number: outbox.message.number },
+        attempt: outbox.attempt(),
+        route: outbox.route(),
+    }
+}
+
+/// Octets of a container that draw on the quota.
+fn quota_octets(container: &Container) -> Octets {
+    match container.quota_management {
+        QuotaManagement::Online => container.used.total(),
+        QuotaManagement::Offline => Octets::ZERO,
+    }
+}
+
+/// The larger of two cumulative readings, by direction.
+fn larger(one: UsedUnit, other: UsedUnit) -> UsedUnit {
+    UsedUnit { uplink: one.uplink.max(other.uplink), downlink: one.downlink.max(other.downlink) }
+}
+
+/// The part of `used` that fits into one container, and the rest.
+fn split(used: UsedUnit) -> (UsedUnit, UsedUnit) {
+    let uplink = used.uplink.get().min(CONTAINER_MAX);
+    let downlink = used.downlink.get().min(CONTAINER_MAX - uplink);
+    (UsedUnit::new(uplink, downlink), UsedUnit::new(used.uplink.get() - uplink, used.downlink.get() - downlink))
+}

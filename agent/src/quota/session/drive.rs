@@ -1,0 +1,319 @@
+//! What a session does next: closes intervals, seals messages, tells which gate it wants and when it must be asked again.
+
+use super::{
+    Closing, Exhausted, Fate, Jitter, LARGEST_PACKET, LEAST_DWELL, MAX_CONTAINERS, Session, VALIDITY_MARGIN,
+    send_command,
+};
+use crate::quota::{
+    Command, FailureHandling, GateMode, Operation, Record, ResultCode, SessionKind, State, Trigger, WhenUsedUp,
+};
+use crate::units::{BootInstant, Octets};
+
+/// Why a session sends a message now.
+struct Reason {
+    trigger: Trigger,
+    /// Whether the message asks for units.
+    asks: bool,
+}
+
+/// The gate a session wants, in octets of the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::quota) struct WantedGate {
+    pub(in crate::quota) ceiling: Octets,
+    pub(in crate::quota) deadline: Option<BootInstant>,
+    pub(in crate::quota) threshold: Option<Octets>,
+    pub(in crate::quota) mode: GateMode,
+}
+
+impl Session {
+    /// Does what is due at `now`. Calling it again at the same instant does nothing more.
+    pub(in crate::quota) fn drive(&mut self, now: BootInstant, jitter: &mut Jitter, out: &mut Vec<Command>) -> Fate {
+        self.watch_outbox(now, out);
+        if self.opening.kind == SessionKind::Orphan {
+            return self.drive_orphan(now, out);
+        }
+        if self.closing.is_some() {
+            return self.drive_closing(now, out);
+        }
+        self.watch_exhaustion(now);
+        if self.idle_until().is_some_and(|until| now >= until) {
+            self.close(Trigger::Qht, now, out);
+            return Fate::Lives;
+        }
+        if now >= self.interval_ends() && self.has_open_usage() {
+            self.close_interval(Trigger::TimeLimit, now, out);
+        }
+        if self.outbox.is_none()
+            && let Some(reason) = self.reason(now)
+        {
+            self.close_interval(reason.trigger, now, out);
+            self.reauthorise = false;
+            if let Some(exhausted) = self.exhausted.as_mut().filter(|_| reason.asks) {
+                exhausted.polled(now, jitter);
+            }
+            let request = reason.asks.then_some(self.terms.chunk);
+            self.seal(Operation::Update, request, Some(reason.trigger), now, out);
+        }
+        self.checkpoint(now, out);
+        Fate::Lives
+    }
+
+    /// The next instant at which [`Session::drive`] has something to do.
+    pub(in crate::quota) fn timeout(&self, now: BootInstant) -> Option<BootInstant> {
+        let mut due = Vec::with_capacity(8);
+        if let Some(outbox) = &self.outbox {
+            due.extend(outbox.timeout(now));
+        }
+        if let Some(Closing { settles_at: Some(settles_at), .. }) = self.closing {
+            due.push(settles_at);
+        }
+        if self.closing.is_none() && self.opening.kind == SessionKind::Credit {
+            self.open_timers(now, &mut due);
+        }
+        due.into_iter().min()
+    }
+
+    /// The gate this session wants; `None` = shut.
+    pub(in crate::quota) fn wanted_gate(&self, now: BootInstant) -> Option<WantedGate> {
+        if self.closing.is_some() || !self.live {
+            return None;
+        }
+        let mode = match (self.exhausted.is_some(), self.terms.when_used_up) {
+            (true, WhenUsedUp::Throttle(rate)) => GateMode::Throttle(rate),
+            (true, WhenUsedUp::Block) | (false, WhenUsedUp::Block | WhenUsedUp::Throttle(_)) => GateMode::Block,
+        };
+        if let Some((ceiling, until)) = self.grace.filter(|(_, until)| now < *until) {
+            return Some(WantedGate { ceiling, deadline: Some(until), threshold: None, mode });
+        }
+        let grant = self.grant.as_ref()?;
+        // Until the least dwell has passed, a larger grant is held back.
+        let ceiling = self.exhausted.map_or(grant.ceiling, |exhausted| grant.ceiling.min(exhausted.ceiling));
+        let threshold = (grant.final_unit.is_none()).then(|| ceiling.saturating_sub(grant.threshold));
+        Some(WantedGate { ceiling, deadline: grant.valid_until, threshold, mode })
+    }
+
+    /// The state of the table in docs/architecture.md.
+    pub(in crate::quota) fn state(&self, now: BootInstant) -> State {
+        if self.closing.is_some() || self.opening.kind == SessionKind::Orphan {
+            return if self.live { State::Returning } else { State::Draining };
+        }
+        if self.exhausted.is_some() {
+            return State::Exhausted;
+        }
+        if self.outbox.as_ref().is_some_and(|outbox| outbox.is_overdue(now)) {
+            return State::Offline;
+        }
+        match &self.grant {
+            None => State::Requesting,
+            Some(grant) if grant.final_unit.is_some() => State::Final,
+            Some(_) if self.outbox.is_some() => State::Renewing,
+            Some(_) => State::Active,
+        }
+    }
+
+    /// Retries, and what the failure handling says once the answer timer has run out.
+    fn watch_outbox(&mut self, now: BootInstant, out: &mut Vec<Command>) {
+        let handling = self.failure_handling.unwrap_or(self.terms.failure_handling);
+        let Some(outbox) = &mut self.outbox else { return };
+        let overdue = outbox.is_overdue(now);
+        let detours = overdue && handling == FailureHandling::RetryAndTerminate && outbox.detour();
+        if detours || outbox.resume(now) {
+            out.push(send_command(self.opening.session, outbox));
+        }
+        let used_up = self.exhausted.is_some() || self.grant.as_ref().is_some_and(|grant| grant.final_unit.is_some());
+        let grace = self.terms.offline_grace;
+        if overdue
+            && handling == FailureHandling::Continue
+            && !used_up
+            && self.grace.is_none()
+            && self.closing.is_none()
+            && self.live
+            && !grace.octets.is_zero()
+        {
+            let granted = self.grant.as_ref().map_or(Octets::ZERO, |grant| grant.ceiling);
+            let ceiling = granted.saturating_add(grace.octets);
+            let until = now.plus(grace.duration);
+            self.grace = Some((ceiling, until));
+            out.push(Command::Record(Record::GraceOpened { session: self.id(), ceiling, until }));
+        }
+    }
+
+    fn drive_orphan(&mut self, now: BootInstant, out: &mut Vec<Command>) -> Fate {
+        if self.outbox.is_some() {
+            return Fate::Lives;
+        }
+        if self.pending.is_empty() {
+            out.push(Command::Record(Record::SessionClosed { session: self.id() }));
+            return Fate::Ended;
+        }
+        self.seal(Operation::Event, None, Some(Trigger::AbnormalRelease), now, out);
+        Fate::Lives
+    }
+
+    /// The last reading once packets in flight have settled, then everything that is left, then the release.
+    fn drive_closing(&mut self, now: BootInstant, out: &mut Vec<Command>) -> Fate {
+        let Some(Closing { trigger, settles_at }) = self.closing else { return Fate::Lives };
+        if let Some(settles_at) = settles_at {
+            if self.last_reading < settles_at {
+                if now >= settles_at {
+                    out.push(Command::Read);
+                }
+                return Fate::Lives;
+            }
+            self.closing = Some(Closing { trigger, settles_at: None });
+        }
+        self.live = false;
+        if self.has_open_usage() {
+            self.close_interval(trigger, now, out);
+        }
+        if self.outbox.is_some() {
+            return Fate::Lives;
+        }
+        if self.session_ref.is_none() {
+            // The server never named the session: there is nothing to release.
+            return self.orphaned(now, out);
+        }
+        let (operation, message_trigger) = if self.pending.len() > MAX_CONTAINERS {
+            (Operation::Update, Trigger::TimeLimit)
+        } else {
+            (Operation::Release, Trigger::Final)
+        };
+        self.seal(operation, None, Some(message_trigger), now, out);
+        Fate::Lives
+    }
+
+    /// Enters and leaves exhaustion.
+    fn watch_exhaustion(&mut self, now: BootInstant) {
+        let Some(grant) = &self.grant else { return };
+        if let Some(exhausted) = self.exhausted {
+            if self.is_replenished() && now >= exhausted.since.plus(LEAST_DWELL) {
+                self.exhausted = None;
+            }
+        } else if grant.final_unit.is_some() && self.is_tight() {
+            self.exhausted = Some(Exhausted::new(grant.ceiling, false, now));
+        }
+    }
+
+    /// A strictly larger ceiling was granted than the one that was reached.
+    fn is_replenished(&self) -> bool {
+        self.grant
+            .as_ref()
+            .zip(self.exhausted)
+            .is_some_and(|(grant, exhausted)| grant.ceiling > exhausted.ceiling && grant.result == ResultCode::Success)
+    }
+
+    /// What is left is nothing, or too little for a packet that wanted to pass.
+    fn is_tight(&self) -> bool {
+        let remaining = self.remaining();
+        remaining.is_zero() || (self.refused_lately && remaining < LARGEST_PACKET)
+    }
+
+    /// Octets of the grant that are left.
+    pub(in crate::quota) fn remaining(&self) -> Octets {
+        self.grant.as_ref().map_or(Octets::ZERO, |grant| grant.ceiling.saturating_sub(self.used().total()))
+    }
+
+    /// The most pressing reason to send a message, if there is one.
+    fn reason(&self, now: BootInstant) -> Option<Reason> {
+        let asking = |trigger| Some(Reason { trigger, asks: true });
+        let grant = self.grant.as_ref()?;
+        if self.reauthorise {
+            return asking(Trigger::ForcedReauthorisation);
+        }
+        if let Some(exhausted) = &self.exhausted {
+            if !exhausted.told || now >= exhausted.poll_at {
+                return asking(Trigger::QuotaExhausted);
+            }
+            return (!self.pending.is_empty()).then_some(Reason { trigger: Trigger::TimeLimit, asks: false });
+        }
+        if self.renews_at().is_some_and(|at| now >= at) {
+            return asking(Trigger::ValidityTime);
+        }
+        if grant.final_unit.is_none() && now >= self.ask_not_before {
+            if self.is_tight() {
+                return asking(Trigger::QuotaExhausted);
+            }
+            if self.remaining() <= grant.threshold {
+                return asking(Trigger::QuotaThreshold);
+            }
+        }
+        let asks = grant.final_unit.is_none();
+        (!self.pending.is_empty()).then_some(Reason { trigger: Trigger::TimeLimit, asks })
+    }
+
+    fn open_timers(&self, now: BootInstant, due: &mut Vec<BootInstant>) {
+        if self.has_open_usage() {
+            due.push(self.interval_ends());
+        }
+        if self.is_dirty() {
+            due.push(self.checkpoint_at.plus(self.terms.checkpoint_interval));
+        }
+        if let Some((_, until)) = self.grace.filter(|(_, until)| *until > now) {
+            due.push(until);
+        }
+        if let Some(exhausted) = self.exhausted.filter(|_| self.is_replenished()) {
+            due.push(exhausted.since.plus(LEAST_DWELL));
+        }
+        due.extend(self.idle_until());
+        if self.outbox.is_some() {
+            return;
+        }
+        let Some(grant) = &self.grant else { return };
+        match &self.exhausted {
+            Some(exhausted) => due.push(exhausted.poll_at),
+            None => {
+                due.extend(self.renews_at());
+                let wants = self.is_tight() || self.remaining() <= grant.threshold;
+                if grant.final_unit.is_none() && wants {
+                    due.push(self.ask_not_before);
+                }
+            }
+        }
+    }
+
+    fn has_open_usage(&self) -> bool {
+        let closed = self.opening.base.saturating_add(self.closed);
+        let closed_throttled = self.opening.base_throttled.saturating_add(self.closed_throttled);
+        self.passed != closed || self.throttled != closed_throttled
+    }
+
+    fn interval_ends(&self) -> BootInstant {
+        self.interval_since.plus(self.terms.report_interval)
+    }
+
+    /// When the grant should be renewed for the sake of its validity time.
+    fn renews_at(&self) -> Option<BootInstant> {
+        let until = self.grant.as_ref()?.valid_until?;
+        let early = BootInstant::from_nanos(until.as_nanos().saturating_sub(nanos(VALIDITY_MARGIN)));
+        Some(early.max(self.renew_not_before))
+    }
+
+    /// When the quota holding time is over; not while a message is out or the package is used up.
+    fn idle_until(&self) -> Option<BootInstant> {
+        if self.outbox.is_some() || self.exhausted.is_some() {
+            return None;
+        }
+        Some(self.last_usage.plus(self.grant.as_ref()?.holding?))
+    }
+
+    fn is_dirty(&self) -> bool {
+        self.live && self.checkpoint != (self.passed, self.throttled)
+    }
+
+    fn checkpoint(&mut self, now: BootInstant, out: &mut Vec<Command>) {
+        if self.is_dirty() && now >= self.checkpoint_at.plus(self.terms.checkpoint_interval) {
+            self.checkpoint = (self.passed, self.throttled);
+            self.checkpoint_at = now;
+            out.push(Command::Record(Record::Checkpoint {
+                session: self.id(),
+                passed: self.passed,
+                throttled: self.throttled,
+                at: now,
+            }));
+        }
+    }
+}
+
+fn nanos(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

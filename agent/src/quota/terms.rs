@@ -1,0 +1,93 @@
+//! What the core is told about a link: the terms of its package, the meter's readings, and the gate it answers with.
+
+use std::time::Duration;
+
+use super::FailureHandling;
+use crate::units::{BootInstant, Epoch, OctetRate, Octets, SubscriberIdentifier, UsedUnit};
+
+/// What happens on the link when the package is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenUsedUp {
+    /// Nothing but the allow-list passes.
+    Block,
+    /// What does not fit under the ceiling passes at this rate, counted apart.
+    Throttle(OctetRate),
+}
+
+/// How far a link may go on without the server under [`FailureHandling::Continue`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OfflineGrace {
+    /// Octets beyond the last ceiling.
+    pub octets: Octets,
+    /// For how long, from the moment the server is held to be away.
+    pub duration: Duration,
+}
+
+/// The terms a link is charged under, from the package and the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Octets asked for at a time. At least one packet.
+    pub chunk: Octets,
+    /// Usage is reported at least this often while there is any.
+    pub report_interval: Duration,
+    /// The reading is committed at least this often while it moves: what a power cut can cost.
+    pub checkpoint_interval: Duration,
+    /// What to do without an answer, unless the server says otherwise.
+    pub failure_handling: FailureHandling,
+    /// How far [`FailureHandling::Continue`] goes.
+    pub offline_grace: OfflineGrace,
+    /// What happens when the package is used up.
+    pub when_used_up: WhenUsedUp,
+    /// Octets of control traffic let through a shut gate per hour.
+    pub control_reserve: Octets,
+}
+
+/// One reading of a link's meter: cumulative in its epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// Octets that passed under the ceiling.
+    pub passed: UsedUnit,
+    /// Octets that passed outside the quota, throttled.
+    pub throttled: UsedUnit,
+    /// Control octets that passed a shut gate.
+    pub control: UsedUnit,
+    /// Octets refused.
+    pub refused: UsedUnit,
+}
+
+/// A link that can be used: it exists, its meter is attached and its SIM is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Usable {
+    /// The SIM.
+    pub subscriber: SubscriberIdentifier,
+    /// The epoch of its meter.
+    pub epoch: Epoch,
+    /// Its terms.
+    pub terms: Terms,
+    /// The meter, read after it was attached.
+    pub reading: Reading,
+}
+
+/// What the kernel does with a packet that does not fit under the ceiling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GateMode {
+    /// Refuse it.
+    Block,
+    /// Police it at this rate.
+    Throttle(OctetRate),
+}
+
+/// The gate of one link as the kernel holds it. Absolute in the epoch, so setting it twice changes nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GateSetting {
+    /// Octets of the epoch at which the gate shuts; zero = shut.
+    pub ceiling: Octets,
+    /// When it shuts regardless; `None` = never.
+    pub deadline: Option<BootInstant>,
+    /// Octets of the epoch at which the kernel sends a hint; `None` = no hint.
+    pub threshold: Option<Octets>,
+    /// Control octets of the epoch at which even the allow-list is refused.
+    pub control_ceiling: Octets,
+    /// What happens beyond the ceiling.
+    pub mode: GateMode,
+}
