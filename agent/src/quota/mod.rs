@@ -217,7 +217,7 @@ impl Quota {
             Event::MeterLost => {
                 self.resting = None;
                 self.reserve = None;
-                self.each(|session, out| session.freeze(out));
+                self.each(Session::freeze);
             }
             Event::Reading(reading) => self.take_reading(reading, now),
             Event::Hint => self.queue.push_back(Command::Read),
