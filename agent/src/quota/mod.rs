@@ -40,6 +40,15 @@ const REOPEN: Duration = Duration::from_mins(1);
 /// What happened, to the core of one link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
+    /// The link's meter was attached or taken over: only control traffic passes until the link is usable.
+    Metered {
+        /// The epoch of the meter.
+        epoch: Epoch,
+        /// The meter, read after it was attached.
+        reading: Reading,
+        /// Octets of control traffic let through a shut gate per hour.
+        control_reserve: Octets,
+    },
     /// The link can be used, or is used under other terms, with another SIM, or with a new meter.
     Usable(Usable),
     /// The link is not in use any more. Its meter may still be read.
@@ -147,6 +156,9 @@ pub struct Overview {
 pub struct Quota {
     sessions: Vec<Session>,
     usable: Option<Usable>,
+    /// The epoch of the meter that is attached.
+    meter: Option<Epoch>,
+    control_reserve: Octets,
     /// The meter as last read, and when.
     reading: Option<(Reading, BootInstant)>,
     queue: VecDeque<Command>,
@@ -170,6 +182,8 @@ impl Quota {
         Self {
             sessions: Vec::new(),
             usable: None,
+            meter: None,
+            control_reserve: Octets::ZERO,
             reading: None,
             queue: VecDeque::new(),
             gate: None,
@@ -208,6 +222,7 @@ impl Quota {
     /// Takes an event; the commands it calls for are queued.
     pub fn handle_event(&mut self, event: Event, now: BootInstant) {
         match event {
+            Event::Metered { epoch, reading, control_reserve } => self.attach(epoch, reading, control_reserve, now),
             Event::Usable(usable) => self.become_usable(usable, now),
             Event::Gone => {
                 self.usable = None;
@@ -217,6 +232,7 @@ impl Quota {
             Event::MeterLost => {
                 self.resting = None;
                 self.reserve = None;
+                self.meter = None;
                 self.each(Session::freeze);
             }
             Event::Reading(reading) => self.take_reading(reading, now),
@@ -295,8 +311,24 @@ impl Quota {
         if self.needs_meter() || self.resting.is_some() {
             return Some(self.read_at);
         }
-        let (_, since) = self.reserve.filter(|_| self.usable.is_some())?;
+        let (_, since) = self.reserve.filter(|_| self.meter.is_some())?;
         Some(since.plus(RESERVE_PERIOD).max(self.read_at))
+    }
+
+    /// Takes a meter in hand: of a new epoch, neither its gate nor its reserve is known yet.
+    fn attach(&mut self, epoch: Epoch, reading: Reading, control_reserve: Octets, now: BootInstant) {
+        self.control_reserve = control_reserve;
+        let mut out = Vec::new();
+        for session in self.sessions.iter_mut().filter(|session| session.opening.epoch != epoch) {
+            session.freeze(&mut out);
+        }
+        self.queue.extend(out);
+        if self.meter.as_ref() != Some(&epoch) {
+            self.meter = Some(epoch);
+            self.gate = None;
+            self.reserve = None;
+        }
+        self.take_reading(reading, now);
     }
 
     fn become_usable(&mut self, usable: Usable, now: BootInstant) {
@@ -304,26 +336,17 @@ impl Quota {
             self.resting = None;
             self.reopen_at = None;
         }
-        let same_epoch = |session: &Session| session.opening.epoch == usable.epoch;
+        self.attach(usable.epoch.clone(), usable.reading, usable.terms.control_reserve, now);
         let mut out = Vec::new();
         for session in self.sessions.iter_mut().filter(|session| session.is_live()) {
-            if !same_epoch(session) {
-                session.freeze(&mut out);
-            } else if session.opening.subscriber == usable.subscriber {
+            if session.opening.subscriber == usable.subscriber {
                 session.terms = usable.terms.clone();
             } else {
                 session.close(Trigger::Final, now, &mut out);
             }
         }
         self.queue.extend(out);
-        if self.usable.as_ref().is_none_or(|before| before.epoch != usable.epoch) {
-            // A new meter: its gate and its reserve are not known yet.
-            self.gate = None;
-            self.reserve = None;
-        }
-        let reading = usable.reading;
         self.usable = Some(usable);
-        self.take_reading(reading, now);
     }
 
     fn take_reading(&mut self, reading: Reading, now: BootInstant) {
@@ -444,8 +467,8 @@ impl Quota {
 
     /// Asks for the gate that the facts call for, when it is not the one that is set.
     fn set_gate(&mut self, now: BootInstant) {
-        let (Some((control, _)), Some(reserve)) = (self.reserve, self.control_reserve()) else { return };
-        let control_ceiling = control.saturating_add(reserve);
+        let (Some((control, _)), Some(_)) = (self.reserve, &self.meter) else { return };
+        let control_ceiling = control.saturating_add(self.control_reserve);
         let live = self.sessions.iter().find(|session| session.is_live());
         let base = live.map_or(Octets::ZERO, |session| session.opening.base.total());
         let wanted = live.and_then(|session| session.wanted_gate(now));
@@ -469,11 +492,6 @@ impl Quota {
             self.gate = Some(setting);
             self.queue.push_back(Command::SetGate(setting));
         }
-    }
-
-    fn control_reserve(&self) -> Option<Octets> {
-        let live = self.sessions.iter().find(|session| session.is_live());
-        self.usable.as_ref().map(|usable| usable.terms.control_reserve).or(live.map(|s| s.terms.control_reserve))
     }
 
     fn close_all(&mut self, trigger: Trigger, now: BootInstant) {
