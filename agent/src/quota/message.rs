@@ -217,22 +217,11 @@ pub struct Grant {
     pub result: ResultCode,
 }
 
-/// What kind of session a record opens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum SessionKind {
-    /// An ordinary credit session.
-    Credit,
-    /// Carries orphaned usage to the server as one-time events.
-    Orphan,
-}
-
 /// The opening of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionOpening {
     /// Its name.
     pub session: ChargingId,
-    /// Its kind.
-    pub kind: SessionKind,
     /// Who pays.
     pub subscriber: SubscriberIdentifier,
     /// The epoch of the counters it is measured with.
@@ -281,15 +270,12 @@ pub enum Record {
         /// Why.
         cause: String,
     },
-    /// The server lost the session: what it had not acknowledged moves to an orphan session, renumbered from 1 in the order
-    /// given; the old message and containers go.
+    /// The server does not know the session any more (or never named it). A message of it that waits for an answer is void and
+    /// goes; its containers and those not yet sealed are sent as one-time events, under the same names, so that the
+    /// server knows again what it has booked already.
     Orphaned {
-        /// The session the server lost.
-        from: ChargingId,
-        /// The containers, oldest first (those of the unacknowledged message, then those not yet sealed).
-        containers: Vec<LocalSequenceNumber>,
-        /// The orphan session (opened by the record before this one).
-        to: ChargingId,
+        /// The session.
+        session: ChargingId,
     },
     /// The offline grace was opened: the ceiling is held at `ceiling` until `until`.
     GraceOpened {
@@ -334,6 +320,8 @@ pub struct StoredSession {
     pub session_ref: Option<SessionRef>,
     /// Set when it is closing.
     pub closing: Option<Trigger>,
+    /// Set when the server has lost it: what is left goes as one-time events.
+    pub orphaned: bool,
     /// Sum of all quota containers ever closed, acknowledged or not.
     pub closed: UsedUnit,
     /// Sum of all containers outside the quota ever closed.

@@ -16,11 +16,11 @@ use std::time::Duration;
 
 pub use message::{
     Answer, Container, FailureHandling, FinalUnitAction, Grant, GrantedUnit, Message, MessageKey, Operation, Outcome,
-    QuotaManagement, Record, ResultCode, SessionKind, SessionOpening, StoredSession, Trigger,
+    QuotaManagement, Record, ResultCode, SessionOpening, StoredSession, Trigger,
 };
 pub use terms::{GateMode, GateSetting, OfflineGrace, Reading, Terms, Usable, WhenUsedUp};
 
-use crate::units::{BootInstant, ChargingId, Epoch, LocalSequenceNumber, OctetRate, Octets, UsedUnit};
+use crate::units::{BootInstant, ChargingId, Epoch, OctetRate, Octets, UsedUnit};
 use jitter::Jitter;
 use session::{Fate, Session};
 
@@ -76,6 +76,8 @@ pub enum Event {
     RouteUp,
     /// The agent is stopping: settle everything.
     Settle,
+    /// The agent is stopping, but its sessions go on: commit the last reading.
+    Pause,
 }
 
 /// What is to be done, in this order.
@@ -248,6 +250,12 @@ impl Quota {
                 self.close_all(Trigger::Final, now);
             }
             Event::RouteUp => self.sessions.iter_mut().for_each(|session| session.hurry(now)),
+            Event::Pause => {
+                let mut out = Vec::new();
+                self.sessions.iter_mut().for_each(|session| session.pause(now, &mut out));
+                self.queue.extend(out);
+                return;
+            }
             Event::Settle => {
                 self.settling = true;
                 self.close_all(Trigger::Final, now);
@@ -395,46 +403,22 @@ impl Quota {
             let mut out = Vec::new();
             let fate = self.sessions[index].drive(now, &mut self.jitter, &mut out);
             self.queue.extend(out);
-            if fate == Fate::Lives {
-                index += 1;
-            } else {
-                self.meet_fate(index, fate, now);
-            }
+            self.meet_fate(index, fate, now);
+            index += usize::from(fate != Fate::Ended);
         }
         self.open_if_due(now);
         self.set_gate(now);
     }
 
     fn meet_fate(&mut self, index: usize, fate: Fate, now: BootInstant) {
-        let (containers, refused) = match fate {
-            Fate::Lives => return,
+        match fate {
+            Fate::Lives => {}
             Fate::Ended => {
                 self.rest_if_idle(index);
                 self.sessions.remove(index);
-                return;
             }
-            Fate::Orphaned(containers) => (containers, false),
-            Fate::Refused(containers) => (containers, true),
-        };
-        let lost = self.sessions.remove(index);
-        if refused {
-            self.reopen_at = Some(now.plus(self.jitter.between(REOPEN / 2, REOPEN).max(REOPEN / 2)));
+            Fate::Refused => self.reopen_at = Some(now.plus(self.jitter.between(REOPEN / 2, REOPEN))),
         }
-        if !containers.is_empty() {
-            self.adopt_orphans(&lost, containers, now);
-        }
-        self.queue.push_back(Command::Record(Record::SessionClosed { session: lost.id() }));
-    }
-
-    fn adopt_orphans(&mut self, lost: &Session, containers: Vec<LocalSequenceNumber>, now: BootInstant) {
-        let session = self.new_name();
-        let opening = SessionOpening { session, kind: SessionKind::Orphan, opened_at: now, ..lost.opening.clone() };
-        let mut out = Vec::new();
-        let mut orphan = Session::open(opening, lost.terms.clone(), Reading::default(), &mut out);
-        orphan.inherit(containers.len());
-        out.push(Command::Record(Record::Orphaned { from: lost.id(), containers, to: session }));
-        self.queue.extend(out);
-        self.sessions.push(orphan);
     }
 
     /// A session that was returned because the link idled: the next one waits for traffic.
@@ -453,7 +437,6 @@ impl Quota {
         let (Some(usable), Some((reading, _))) = (self.usable.clone(), self.reading) else { return };
         let opening = SessionOpening {
             session: self.new_name(),
-            kind: SessionKind::Credit,
             subscriber: usable.subscriber,
             epoch: usable.epoch,
             base: reading.passed,

@@ -9,7 +9,7 @@ use super::jitter::Jitter;
 use super::outbox::Outbox;
 use super::{
     Answer, Command, Container, FailureHandling, Grant, GrantedUnit, MAX_CONTAINERS, Message, MessageKey, Operation,
-    Outcome, QuotaManagement, Reading, Record, ResultCode, SessionKind, SessionOpening, StoredSession, Terms, Trigger,
+    Outcome, QuotaManagement, Reading, Record, ResultCode, SessionOpening, StoredSession, Terms, Trigger,
 };
 use crate::units::{
     BootInstant, ChargingId, InvocationSequenceNumber, LocalSequenceNumber, OctetRate, Octets, SessionRef, UsedUnit,
@@ -38,6 +38,7 @@ const LARGEST_PACKET: Octets = Octets::new(65_600);
 
 /// A credit session and everything known of it.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of a session, not the states of one machine")]
 pub(super) struct Session {
     pub(super) opening: SessionOpening,
     pub(super) terms: Terms,
@@ -48,6 +49,8 @@ pub(super) struct Session {
     refused: Octets,
     /// False once no further reading belongs to this session.
     live: bool,
+    /// The server has lost the session: what is left goes as one-time events.
+    orphan: bool,
     /// Session totals of all closed containers.
     closed: UsedUnit,
     closed_throttled: UsedUnit,
@@ -97,16 +100,14 @@ struct Exhausted {
 }
 
 /// What became of a session after an event.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     /// It goes on.
     Lives,
-    /// Everything is acknowledged.
+    /// Everything is acknowledged or set aside.
     Ended,
-    /// The server does not know it: these containers must reach it another way.
-    Orphaned(Vec<LocalSequenceNumber>),
-    /// The server refused a message for good: what is not in it must reach the server another way.
-    Refused(Vec<LocalSequenceNumber>),
+    /// The server refused a message for good. What is not in it still has to reach the server.
+    Refused,
 }
 
 impl Session {
@@ -116,10 +117,8 @@ impl Session {
         out.push(Command::Record(Record::SessionOpened(opening.clone())));
         let mut session = Self::empty(opening, terms, now);
         session.refused = reading.refused.total();
-        if session.opening.kind == SessionKind::Credit {
-            let request = session.terms.chunk;
-            session.seal(Operation::Create, Some(request), None, now, out);
-        }
+        let request = session.terms.chunk;
+        session.seal(Operation::Create, Some(request), None, now, out);
         session
     }
 
@@ -146,7 +145,7 @@ impl Session {
         session.grace = stored.grace;
         session.closing =
             stored.closing.map(|trigger| Closing { trigger, settles_at: session.live.then(|| now.plus(SETTLE)) });
-        if !session.live && session.closing.is_none() {
+        if !session.live && !session.orphan && session.closing.is_none() {
             session.closing = Some(Closing { trigger: Trigger::AbnormalRelease, settles_at: None });
         }
         session
@@ -157,7 +156,8 @@ impl Session {
             passed: opening.base,
             throttled: opening.base_throttled,
             checkpoint: (opening.base, opening.base_throttled),
-            live: opening.kind == SessionKind::Credit,
+            live: true,
+            orphan: false,
             opening,
             terms,
             session_ref: None,
@@ -305,15 +305,20 @@ impl Session {
                 }
                 Fate::Lives
             }
-            Outcome::ContextNotFound => self.orphaned(now, out),
-            Outcome::Rejected { status: _, cause } => {
-                out.push(Command::Record(Record::MessageSetAside { key, cause }));
-                self.outbox = None;
-                self.live = false;
-                self.close_interval(Trigger::AbnormalRelease, now, out);
-                Fate::Refused(self.pending.drain(..).map(|(number, _)| number).collect())
+            Outcome::ContextNotFound if !self.orphan => {
+                self.become_orphan(now, out);
+                Fate::Lives
             }
+            Outcome::ContextNotFound => self.set_aside(key, "the server takes no one-time event".to_owned(), now, out),
+            Outcome::Rejected { status: _, cause } => self.set_aside(key, cause, now, out),
         }
+    }
+
+    fn set_aside(&mut self, key: MessageKey, cause: String, now: BootInstant, out: &mut Vec<Command>) -> Fate {
+        self.outbox = None;
+        out.push(Command::Record(Record::MessageSetAside { key, cause }));
+        self.become_orphan(now, out);
+        Fate::Refused
     }
 
     fn acknowledged(&mut self, key: MessageKey, answer: Answer, now: BootInstant, out: &mut Vec<Command>) -> Fate {
@@ -379,20 +384,20 @@ impl Session {
         self.grant = Some(grant);
     }
 
-    /// The server lost the session: everything it has not acknowledged goes another way.
-    fn orphaned(&mut self, now: BootInstant, out: &mut Vec<Command>) -> Fate {
-        self.live = false;
-        self.close_interval(Trigger::AbnormalRelease, now, out);
-        let sealed = self.outbox.take().map(|outbox| outbox.message.containers).unwrap_or_default();
-        Fate::Orphaned(sealed.into_iter().chain(self.pending.drain(..).map(|(number, _)| number)).collect())
-    }
-
-    /// Gives an orphan session the containers it inherits, renumbered from 1.
-    pub(super) fn inherit(&mut self, count: usize) {
-        for _ in 0..count {
-            self.pending.push_back((self.next_container, Octets::ZERO));
-            self.next_container = self.next_container.next().unwrap_or(self.next_container);
+    /// The server does not know the session: everything it has not acknowledged goes as one-time events.
+    fn become_orphan(&mut self, now: BootInstant, out: &mut Vec<Command>) {
+        if self.orphan {
+            return;
         }
+        self.live = false;
+        self.orphan = true;
+        self.close_interval(Trigger::AbnormalRelease, now, out);
+        // What the void message had reported no longer matters: an orphan gets no grant that could start from there.
+        let void = self.outbox.take().map(|outbox| outbox.message.containers).unwrap_or_default();
+        for number in void.into_iter().rev() {
+            self.pending.push_front((number, Octets::ZERO));
+        }
+        out.push(Command::Record(Record::Orphaned { session: self.id() }));
     }
 
     /// Closes the open interval of usage, if it holds any, in containers below 2^31 octets.

@@ -4,9 +4,7 @@ use super::{
     Closing, Exhausted, Fate, Jitter, LARGEST_PACKET, LEAST_DWELL, MAX_CONTAINERS, Session, VALIDITY_MARGIN,
     send_command,
 };
-use crate::quota::{
-    Command, FailureHandling, GateMode, Operation, Record, ResultCode, SessionKind, State, Trigger, WhenUsedUp,
-};
+use crate::quota::{Command, FailureHandling, GateMode, Operation, Record, ResultCode, State, Trigger, WhenUsedUp};
 use crate::units::{BootInstant, Octets};
 
 /// Why a session sends a message now.
@@ -29,7 +27,7 @@ impl Session {
     /// Does what is due at `now`. Calling it again at the same instant does nothing more.
     pub(in crate::quota) fn drive(&mut self, now: BootInstant, jitter: &mut Jitter, out: &mut Vec<Command>) -> Fate {
         self.watch_outbox(now, out);
-        if self.opening.kind == SessionKind::Orphan {
+        if self.orphan {
             return self.drive_orphan(now, out);
         }
         if self.closing.is_some() {
@@ -67,7 +65,7 @@ impl Session {
         if let Some(Closing { settles_at: Some(settles_at), .. }) = self.closing {
             due.push(settles_at);
         }
-        if self.closing.is_none() && self.opening.kind == SessionKind::Credit {
+        if self.closing.is_none() && !self.orphan {
             self.open_timers(now, &mut due);
         }
         due.into_iter().min()
@@ -94,7 +92,7 @@ impl Session {
 
     /// The state of the table in docs/architecture.md.
     pub(in crate::quota) fn state(&self, now: BootInstant) -> State {
-        if self.closing.is_some() || self.opening.kind == SessionKind::Orphan {
+        if self.closing.is_some() || self.orphan {
             return if self.live { State::Returning } else { State::Draining };
         }
         if self.exhausted.is_some() {
@@ -171,7 +169,8 @@ impl Session {
         }
         if self.session_ref.is_none() {
             // The server never named the session: there is nothing to release.
-            return self.orphaned(now, out);
+            self.become_orphan(now, out);
+            return self.drive_orphan(now, out);
         }
         let (operation, message_trigger) = if self.pending.len() > MAX_CONTAINERS {
             (Operation::Update, Trigger::TimeLimit)
@@ -300,8 +299,16 @@ impl Session {
         self.live && self.checkpoint != (self.passed, self.throttled)
     }
 
+    /// Commits the reading when it is time to.
     fn checkpoint(&mut self, now: BootInstant, out: &mut Vec<Command>) {
-        if self.is_dirty() && now >= self.checkpoint_at.plus(self.terms.checkpoint_interval) {
+        if now >= self.checkpoint_at.plus(self.terms.checkpoint_interval) {
+            self.pause(now, out);
+        }
+    }
+
+    /// Commits the reading if it has moved.
+    pub(in crate::quota) fn pause(&mut self, now: BootInstant, out: &mut Vec<Command>) {
+        if self.is_dirty() {
             self.checkpoint = (self.passed, self.throttled);
             self.checkpoint_at = now;
             out.push(Command::Record(Record::Checkpoint {
