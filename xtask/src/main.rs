@@ -1,2 +1,96 @@
-//! xtask
-fn main() {}
+//! `cargo xtask VERB`: the project's own commands, one file a verb.
+
+mod build;
+mod children;
+mod ci;
+mod clean;
+mod leftovers;
+mod lint;
+mod privilege;
+mod purity;
+mod rules;
+mod run;
+mod rust_paths;
+mod rust_tokens;
+mod setup;
+mod signals;
+mod system_packages;
+mod test;
+mod toolchain;
+mod workspace;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use crate::{children::say, workspace::Workspace};
+
+/// The commands of the weir project.
+#[derive(Parser)]
+#[command(name = "cargo xtask", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Find a working BPF toolchain, or install one
+    Setup,
+    /// Build the BPF object, the agent, the server and the demo
+    Build,
+    /// Build, then play the demo; `run -- --config FILE` meters real links instead
+    Run {
+        /// Arguments of `weir run`
+        #[arg(last = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Build, then run every test, those in namespaces included
+    Test {
+        /// Arguments of the test executables: a part of a test's name, `--nocapture`, …
+        #[arg(last = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Formatting, clippy, house rules, licences
+    Lint,
+    /// What a submission has to pass: lint, then test
+    Ci,
+    /// Remove what an interrupted test or demo left behind
+    Clean,
+    /// List what tests and demo have on this machine at the moment
+    #[command(hide = true)]
+    Leftovers,
+}
+
+fn main() -> ExitCode {
+    match dispatch(Arguments::parse().verb) {
+        _ if signals::received().is_some() => ExitCode::from(signals::exit_code()),
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            children::complain(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(verb: Option<Verb>) -> anyhow::Result<u8> {
+    let Some(verb) = verb else {
+        say(&Arguments::command().render_help().to_string());
+        return Ok(0);
+    };
+    let workspace = Workspace::find()?;
+    signals::install()?;
+    match verb {
+        Verb::Setup => setup::setup(&workspace).map(|_| 0),
+        Verb::Build => build::build(&workspace).map(|()| 0),
+        Verb::Run { arguments } => run::run(&workspace, &arguments),
+        Verb::Test { arguments } => test::test(&workspace, &arguments),
+        Verb::Lint => lint::lint(&workspace),
+        Verb::Ci => ci::ci(&workspace),
+        Verb::Clean => clean::clean().map(|()| 0),
+        Verb::Leftovers => {
+            say(&Vec::from_iter(leftovers::seen(&workspace)).join("\n"));
+            Ok(0)
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! `cargo xtask lint`: formatting, clippy with warnings as errors, house rules, licences and advisories.
+
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+
+use crate::{
+    build,
+    children::{complain, run, say},
+    rules, setup, signals,
+    workspace::{Workspace, on_path},
+};
+
+type Check = (&'static str, fn(&Workspace) -> anyhow::Result<()>);
+
+const CHECKS: [Check; 5] = [
+    ("formatting", formatting),
+    ("house rules", house_rules),
+    ("clippy, host crates", clippy_host),
+    ("clippy, BPF programs", clippy_bpf),
+    ("dependencies", dependencies),
+];
+
+/// Runs every check, so that one round tells all. Returns the exit code.
+pub(crate) fn lint(workspace: &Workspace) -> anyhow::Result<u8> {
+    let mut failed = Vec::new();
+    for (name, check) in CHECKS {
+        say(&format!("lint: {name}"));
+        if let Err(error) = check(workspace) {
+            complain(&format!("lint: {name}: {error:#}"));
+            failed.push(name);
+        }
+        if signals::received().is_some() {
+            bail!("interrupted");
+        }
+    }
+    say(&if failed.is_empty() { "lint: all clean".to_owned() } else { format!("lint: FAILED: {}", failed.join("; ")) });
+    Ok(u8::from(!failed.is_empty()))
+}
+
+fn formatting(workspace: &Workspace) -> anyhow::Result<()> {
+    let mut command = Command::new("cargo");
+    command.current_dir(&workspace.root).args(["fmt", "--all", "--check"]);
+    run(command)
+}
+
+fn house_rules(workspace: &Workspace) -> anyhow::Result<()> {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(&workspace.root).args(["tree", "--locked", "--package", "server-mock", "--prefix", "none"]);
+    let tree = command.args(["--edges", "all", "--target", "all"]).output().context("start cargo tree")?;
+    let mut found = rules::in_server_dependencies(&String::from_utf8_lossy(&tree.stdout));
+    found.extend(rules::in_sources(workspace)?);
+    if !found.is_empty() {
+        bail!("\n  {}", found.join("\n  "));
+    }
+    Ok(())
+}
+
+fn clippy_host(workspace: &Workspace) -> anyhow::Result<()> {
+    // The agent embeds the BPF object, so there has to be one.
+    let toolchain = setup::setup(workspace)?;
+    build::object(workspace, &toolchain)?;
+    let mut command = workspace.cargo("clippy");
+    command.args(["--workspace", "--exclude", "agent-ebpf", "--all-targets", "--", "-D", "warnings"]);
+    run(command)
+}
+
+/// The BPF target has no clippy of its own: the same code is checked as a program of the host, which needs the
+/// unstable intrinsics unlocked and, having no standard library, no unwinding.
+fn clippy_bpf(workspace: &Workspace) -> anyhow::Result<()> {
+    // A directory of its own: these settings would rebuild what the other checks share.
+    let apart = Workspace { root: workspace.root.clone(), target: workspace.target.join("bpf/clippy") };
+    let mut command = apart.cargo("clippy");
+    command.env("RUSTC_BOOTSTRAP", "1").env("CARGO_PROFILE_DEV_PANIC", "abort");
+    command.args(["--package", "agent-ebpf", "--", "-D", "warnings"]);
+    run(command)
+}
+
+fn dependencies(workspace: &Workspace) -> anyhow::Result<()> {
+    if on_path("cargo-deny").is_none() {
+        say("  not checked: cargo-deny is not installed (`cargo install cargo-deny --locked` takes some minutes)");
+        return Ok(());
+    }
+    let mut command = Command::new("cargo");
+    command.current_dir(&workspace.root).args(["deny", "--locked", "--all-features", "check"]);
+    run(command)
+}

@@ -1,0 +1,61 @@
+//! `cargo xtask test`: every test of the workspace, and proof that nothing is left behind.
+
+use std::{env, ffi::OsString, num::NonZero, thread::available_parallelism};
+
+use anyhow::ensure;
+
+use crate::{
+    build,
+    children::{complain, say, status},
+    clean, leftovers,
+    privilege::Root,
+    signals,
+    workspace::Workspace,
+};
+
+/// Builds, then runs the pure tests as the caller and the rest as root. Returns the exit code.
+pub(crate) fn test(workspace: &Workspace, arguments: &[OsString]) -> anyhow::Result<u8> {
+    build::build(workspace)?;
+    let before = leftovers::listed(workspace)?;
+    say("\ntest: tier 0, pure: state machine, meter, ledger, wire, server");
+    let mut passed = tier_0(workspace, arguments)?;
+    if signals::received().is_none() {
+        passed &= tiers_1_and_2(workspace, arguments)?;
+    }
+    if signals::received().is_some() {
+        clean::clean()?;
+    }
+    let left = leftovers::left_since(&before, workspace)?;
+    for remainder in &left {
+        complain(&format!("test: left behind: {remainder}"));
+    }
+    Ok(u8::from(!passed || !left.is_empty()))
+}
+
+fn tier_0(workspace: &Workspace, arguments: &[OsString]) -> anyhow::Result<bool> {
+    let mut command = workspace.cargo("test");
+    command.args(["--workspace", "--exclude", "e2e", "--exclude", "agent-ebpf", "--no-fail-fast", "--"]);
+    Ok(status(command.args(arguments))?.success())
+}
+
+fn tiers_1_and_2(workspace: &Workspace, arguments: &[OsString]) -> anyhow::Result<bool> {
+    let root = Root::of_caller();
+    if root == Root::Unreachable {
+        complain("\ntest: tiers 1 and 2 NOT RUN: they load BPF programs and make namespaces, which needs root or sudo");
+        ensure!(env::var_os("CI").is_none(), "CI is set, so a tier that cannot run is a failure");
+        return Ok(true);
+    }
+    say("\ntest: tiers 1 and 2, as root: packets through the BPF programs, real traffic in namespaces");
+    let mut command = workspace.cargo("test");
+    command.args(["--package", "e2e", "--no-fail-fast"]);
+    if root == Root::Sudo {
+        command.args(["--config", r#"target."cfg(unix)".runner = ["sudo", "--preserve-env", "--"]"#]);
+    }
+    command.arg("--");
+    if !arguments.iter().any(|argument| argument.to_string_lossy().starts_with("--test-threads")) {
+        // Every scenario is several processes under load: more at once would only measure the machine.
+        let processors = available_parallelism().map_or(2, NonZero::get);
+        command.arg(format!("--test-threads={}", processors.clamp(2, 4)));
+    }
+    Ok(status(command.args(arguments))?.success())
+}
