@@ -1,6 +1,8 @@
 //! weir's agent: asks for units, keeps the ledger, reports, and gives unused units back.
 
+pub mod args;
 pub mod clock;
+pub mod config;
 pub mod link;
 pub mod quota;
 pub mod units;

@@ -1,0 +1,380 @@
+//! What each key may say, and which keys go together.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use reqwest::Url;
+use toml::de::DeValue;
+use uuid::Uuid;
+
+use crate::quota::{FailureHandling, OfflineGrace, WhenUsedUp};
+use crate::units::{OctetRate, Octets, RatingGroup, SubscriberIdentifier};
+
+use super::reader::{Section, kind};
+use super::values::{self, within};
+use super::{Agent, Config, Device, Link, OnboardingMode, Server, fits};
+
+const CHUNK: RangeInclusive<Octets> = Octets::new(64 << 10)..=Octets::new(1 << 40);
+const GRACE_OCTETS: RangeInclusive<Octets> = Octets::ZERO..=Octets::new(1 << 40);
+const RESERVE: RangeInclusive<Octets> = Octets::new(64 << 10)..=Octets::new(1 << 30);
+const REPORT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
+const CHECKPOINT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);
+const WAIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_mins(10);
+const CONNECT: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_mins(1);
+const ANSWER: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_mins(10);
+const GRACE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(31 * 24);
+const RATE: RangeInclusive<OctetRate> = OctetRate::per_second(1000)..=OctetRate::per_second(1_250_000_000);
+
+/// A checked file: problems are with the source.
+pub(super) enum Checked {
+    /// Every required key was there and right.
+    Right(Box<Config>),
+    /// At least one was not.
+    Wrong,
+}
+
+/// Checks the whole file.
+pub(super) fn config(root: &Section<'_>, base: &Path) -> Checked {
+    let device = device(&root.section("device"), base);
+    let server = server(&root.section("server"), base);
+    let mode = server.as_ref().map(|server| server.onboarding);
+    let ledger = root.section("ledger");
+    let path = ledger.optional("path", |value| path(value, base)).unwrap_or_else(|| "/var/lib/weir/ledger.db".into());
+    ledger.finish();
+    let datapath = root.section("datapath");
+    let pins = datapath.optional("pin_root", absolute).unwrap_or_else(|| "/sys/fs/bpf/weir".into());
+    datapath.finish();
+    let agent = agent(&root.section("agent"), base);
+    let links = links(root, mode);
+    root.finish();
+    match (device, server, links) {
+        (Some(device), Some(server), Some(links)) => {
+            Checked::Right(Box::new(Config { device, server, ledger: path, pin_root: pins, agent, links }))
+        }
+        _ => Checked::Wrong,
+    }
+}
+
+fn device(section: &Section<'_>, base: &Path) -> Option<Device> {
+    let id = section.required("id", |value| {
+        let id = text(value, 1..=64)?;
+        let fine = id.bytes().all(|c| c.is_ascii_alphanumeric() || b"._-".contains(&c));
+        if fine {
+            Ok(id)
+        } else {
+            Err(format!("{id:?} has a character that is not a letter, a digit, `.`, `_` or `-`"))
+        }
+    });
+    let serial = section.optional("serial", |value| text(value, 1..=128));
+    let model = section.optional("model", |value| text(value, 1..=128));
+    let key_file = section.optional("key_file", |value| path(value, base));
+    let claim_code_file = section.optional("claim_code_file", |value| path(value, base));
+    let nf_instance_id = section.optional("nf_instance_id", |value| {
+        let written = text(value, 1..=64)?;
+        Uuid::parse_str(&written).map_err(|_| format!("{written:?} is not a UUID"))
+    });
+    section.finish();
+    let id = id?;
+    Some(Device {
+        serial: serial.unwrap_or_else(|| id.clone()),
+        model: model.unwrap_or_else(|| "generic".to_owned()),
+        key_file: key_file.unwrap_or_else(|| "/var/lib/weir/device.pem".into()),
+        claim_code_file,
+        nf_instance_id: nf_instance_id
+            .unwrap_or_else(|| Uuid::new_v5(&Uuid::NAMESPACE_URL, format!("urn:weir:device:{id}").as_bytes())),
+        id,
+    })
+}
+
+fn server(section: &Section<'_>, base: &Path) -> Option<Server> {
+    let plaintext = section.optional("allow_plaintext", boolean).unwrap_or(false);
+    let url = section.required("url", |value| url(value, plaintext));
+    let onboarding = section.optional("onboarding", |value| {
+        word(value, &[("server", OnboardingMode::Server), ("static", OnboardingMode::Static)])
+    });
+    let tls_ca = section.optional("tls_ca", |value| path(value, base));
+    let connect = section.optional("connect_timeout", |value| duration(value, &CONNECT));
+    let answer = section.optional("answer_timeout", |value| duration(value, &ANSWER));
+    section.finish();
+    Some(Server {
+        url: url?,
+        onboarding: onboarding.unwrap_or(OnboardingMode::Server),
+        tls_ca,
+        connect_timeout: connect.unwrap_or(Duration::from_secs(5)),
+        answer_timeout: answer.unwrap_or(Duration::from_mins(2)),
+    })
+}
+
+fn agent(section: &Section<'_>, base: &Path) -> Agent {
+    let agent = Agent {
+        socket: section.optional("socket", |value| path(value, base)).unwrap_or_else(|| "/run/weir/weir.sock".into()),
+        report_interval: section.optional("report_interval", |value| duration(value, &REPORT)),
+        checkpoint_interval: section
+            .optional("checkpoint_interval", |value| duration(value, &CHECKPOINT))
+            .unwrap_or(Duration::from_secs(5)),
+        shutdown_wait: section
+            .optional("shutdown_wait", |value| duration(value, &WAIT))
+            .unwrap_or(Duration::from_secs(10)),
+        follow_default_route: section.optional("follow_default_route", boolean).unwrap_or(false),
+        resolvers: section.optional("resolvers", addresses),
+        control_reserve: section
+            .optional("control_reserve", |value| octets(value, &RESERVE))
+            .unwrap_or(Octets::new(1 << 20)),
+    };
+    section.finish();
+    agent
+}
+
+fn links(root: &Section<'_>, mode: Option<OnboardingMode>) -> Option<Vec<Link>> {
+    let sections = root.sections("link");
+    if sections.is_empty() && !root.has("link") {
+        root.problem("link", "is missing: at least one [[link]] is required");
+    }
+    let links: Vec<Option<Link>> = sections.iter().map(|section| link(section, mode)).collect();
+    for (index, (section, later)) in sections.iter().zip(&links).enumerate() {
+        for (other, earlier) in links.iter().take(index).enumerate() {
+            if let (Some(later), Some(earlier)) = (later, earlier) {
+                apart(section, later, (other, earlier));
+            }
+        }
+    }
+    links.into_iter().collect()
+}
+
+/// Two links may not stand for the same interface, slot or SIM.
+fn apart(section: &Section<'_>, later: &Link, (index, earlier): (usize, &Link)) {
+    let same = |key, value: &str| section.problem(key, &format!("{value:?} is already that of link[{index}]"));
+    if later.name == earlier.name {
+        same("name", &later.name);
+    } else if fits(&earlier.name, &later.name) || fits(&later.name, &earlier.name) {
+        section.problem(
+            "name",
+            &format!("{:?} and {:?} of link[{index}] fit the same interface", later.name, earlier.name),
+        );
+    }
+    if later.slot == earlier.slot {
+        same(if section.has("slot") { "slot" } else { "name" }, &later.slot);
+    }
+    if let (Some(iccid), true) = (&later.iccid, later.iccid == earlier.iccid) {
+        same("iccid", iccid);
+    }
+    if let (Some(subscriber), true) = (&later.subscriber, later.subscriber == earlier.subscriber) {
+        same("subscriber", subscriber.as_str());
+    }
+}
+
+fn link(section: &Section<'_>, mode: Option<OnboardingMode>) -> Option<Link> {
+    let name = section.required("name", interface);
+    let pattern = name.as_ref().is_some_and(|name| name.contains('*'));
+    let slot = section.optional("slot", |value| text(value, 1..=64));
+    if pattern && !section.has("slot") {
+        section.problem("slot", "is missing, and is required where the name is a pattern");
+    }
+    let rating_group = section.optional("rating_group", rating_group);
+    let subscriber = section.optional("subscriber", subscriber);
+    match mode {
+        Some(OnboardingMode::Static) => {
+            for key in ["subscriber", "rating_group"] {
+                if !section.has(key) {
+                    section.problem(key, "is missing, and is required with onboarding = \"static\"");
+                }
+            }
+        }
+        Some(OnboardingMode::Server) if section.has("subscriber") => {
+            section.problem("subscriber", "is for onboarding = \"static\" only: the server says who pays");
+        }
+        Some(OnboardingMode::Server) | None => {}
+    }
+    let link = Link {
+        slot: slot.or_else(|| name.clone()).unwrap_or_default(),
+        name: name.unwrap_or_default(),
+        imei: section.optional("imei", |value| digits(value, 14..=16)),
+        iccid: section.optional("iccid", |value| digits(value, 18..=22)),
+        rating_group,
+        chunk: section.optional("chunk", |value| octets(value, &CHUNK)),
+        subscriber,
+        apn: section.optional("apn", |value| text(value, 1..=100)),
+        when_used_up: when_used_up(section),
+        failure_handling: section.optional("failure_handling", failure_handling),
+        offline_grace: offline_grace(section),
+    };
+    section.finish();
+    (!link.name.is_empty()).then_some(link)
+}
+
+fn when_used_up(section: &Section<'_>) -> Option<WhenUsedUp> {
+    let throttle = section.optional("when_used_up", |value| word(value, &[("block", false), ("throttle", true)]));
+    let rate = section.optional("throttle_rate", rate);
+    match throttle {
+        Some(true) if !section.has("throttle_rate") => {
+            section.problem("throttle_rate", "is missing, and is required with when_used_up = \"throttle\"");
+            None
+        }
+        Some(true) => rate.map(WhenUsedUp::Throttle),
+        Some(false) | None => {
+            if section.has("throttle_rate") && (throttle.is_some() || !section.has("when_used_up")) {
+                section.problem("throttle_rate", "has no effect without when_used_up = \"throttle\"");
+            }
+            throttle.map(|_| WhenUsedUp::Block)
+        }
+    }
+}
+
+fn offline_grace(section: &Section<'_>) -> Option<OfflineGrace> {
+    if !section.has("offline_grace") {
+        // Asked for all the same, so that the key is known.
+        return section.optional("offline_grace", |_| Err(String::new()));
+    }
+    let grace = section.section("offline_grace");
+    let octets = grace.required("octets", |value| octets(value, &GRACE_OCTETS));
+    let duration = grace.required("duration", |value| duration(value, &GRACE));
+    grace.finish();
+    Some(OfflineGrace { octets: octets?, duration: duration? })
+}
+
+fn failure_handling(value: &DeValue<'_>) -> Result<FailureHandling, String> {
+    let words = [
+        ("terminate", FailureHandling::Terminate),
+        ("continue", FailureHandling::Continue),
+        ("retry_and_terminate", FailureHandling::RetryAndTerminate),
+    ];
+    word(value, &words)
+}
+
+/// A text of so many characters, none of them a control character.
+fn text(value: &DeValue<'_>, length: RangeInclusive<usize>) -> Result<String, String> {
+    let DeValue::String(text) = value else { return Err(format!("is {}, not a text", kind(value))) };
+    let characters = text.chars().count();
+    if !length.contains(&characters) {
+        return Err(format!("has {characters} characters, {} .. {} are allowed", length.start(), length.end()));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(format!("{text:?} holds a control character"));
+    }
+    Ok(text.to_string())
+}
+
+/// One of a few words.
+fn word<T: Copy>(value: &DeValue<'_>, words: &[(&str, T)]) -> Result<T, String> {
+    let written = text(value, 0..=64)?;
+    let found = words.iter().find(|(word, _)| *word == written);
+    found.map(|(_, meaning)| *meaning).ok_or_else(|| {
+        let allowed: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
+        format!("{written:?} is not one of {}", allowed.join(", "))
+    })
+}
+
+fn boolean(value: &DeValue<'_>) -> Result<bool, String> {
+    match value {
+        DeValue::Boolean(value) => Ok(*value),
+        other => Err(format!("is {}, not true or false", kind(other))),
+    }
+}
+
+/// A number as it was written, or a text: both are read by the rules of [`values`].
+fn quantity(value: &DeValue<'_>) -> Result<String, String> {
+    match value {
+        DeValue::String(text) => Ok(text.to_string()),
+        DeValue::Integer(number) => i128::from_str_radix(number.as_str(), number.radix())
+            .map(|number| number.to_string())
+            .map_err(|_| format!("{number} is too large")),
+        other => Err(format!("is {}, not a number with a unit", kind(other))),
+    }
+}
+
+fn octets(value: &DeValue<'_>, range: &RangeInclusive<Octets>) -> Result<Octets, String> {
+    within(values::octets(&quantity(value)?)?, range)
+}
+
+fn duration(value: &DeValue<'_>, range: &RangeInclusive<Duration>) -> Result<Duration, String> {
+    within(values::duration(&quantity(value)?)?, range)
+}
+
+fn rate(value: &DeValue<'_>) -> Result<OctetRate, String> {
+    within(values::rate(&quantity(value)?)?, &RATE)
+}
+
+fn rating_group(value: &DeValue<'_>) -> Result<RatingGroup, String> {
+    let DeValue::Integer(number) = value else { return Err(format!("is {}, not a whole number", kind(value))) };
+    let group = u32::from_str_radix(number.as_str(), number.radix());
+    group.map(RatingGroup::new).map_err(|_| format!("{number} is out of the range 0 .. {}", u32::MAX))
+}
+
+fn digits(value: &DeValue<'_>, length: RangeInclusive<usize>) -> Result<String, String> {
+    let DeValue::String(text) = value else {
+        return Err(format!("is {}, not a text of digits in quotes", kind(value)));
+    };
+    if length.contains(&text.len()) && text.bytes().all(|c| c.is_ascii_digit()) {
+        return Ok(text.to_string());
+    }
+    Err(format!("{text:?} is not {} .. {} digits", length.start(), length.end()))
+}
+
+/// TS 29.571 `Supi`, IMSI form.
+fn subscriber(value: &DeValue<'_>) -> Result<SubscriberIdentifier, String> {
+    let written = text(value, 1..=32)?;
+    let digits = written.strip_prefix("imsi-").unwrap_or_default();
+    if (5..=15).contains(&digits.len()) && digits.bytes().all(|c| c.is_ascii_digit()) {
+        return Ok(SubscriberIdentifier::new(written));
+    }
+    Err(format!("{written:?} is not \"imsi-\" and 5 .. 15 digits"))
+}
+
+/// An interface name as the kernel takes it (`dev_valid_name`), with `*` allowed.
+fn interface(value: &DeValue<'_>) -> Result<String, String> {
+    let name = text(value, 1..=15)?;
+    if name.len() > 15
+        || name == "."
+        || name == ".."
+        || name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace())
+    {
+        return Err(format!("{name:?} is not an interface name (1 .. 15 octets without blanks, `/` and `:`)"));
+    }
+    if name == "lo" {
+        return Err("the loopback is not a paid uplink".to_owned());
+    }
+    Ok(name)
+}
+
+fn path(value: &DeValue<'_>, base: &Path) -> Result<PathBuf, String> {
+    text(value, 1..=4095).map(|path| base.join(path))
+}
+
+fn absolute(value: &DeValue<'_>) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text(value, 1..=4095)?);
+    if path.is_absolute() { Ok(path) } else { Err(format!("{} is not an absolute path", path.display())) }
+}
+
+fn addresses(value: &DeValue<'_>) -> Result<Vec<IpAddr>, String> {
+    let DeValue::Array(list) = value else { return Err(format!("is {}, not a list of IP addresses", kind(value))) };
+    if list.len() > 16 {
+        return Err(format!("has {} addresses, 0 .. 16 are allowed", list.len()));
+    }
+    let address = |item: &DeValue<'_>| {
+        let written = text(item, 1..=64)?;
+        written.parse().map_err(|_| format!("{written:?} is not an IP address"))
+    };
+    list.iter().map(|item| address(item.get_ref())).collect()
+}
+
+/// Where the server is. Plain HTTP gives tokens and bills to whoever listens: to loopback only, unless asked for.
+fn url(value: &DeValue<'_>, plaintext: bool) -> Result<Url, String> {
+    let written = text(value, 1..=2048)?;
+    let url = Url::parse(&written).map_err(|error| format!("{written:?} is not a URL: {error}"))?;
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    if !["http", "https"].contains(&url.scheme()) || host.is_empty() {
+        return Err(format!("{written:?} is not https://host or http://host"));
+    }
+    if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() || url.password().is_some() {
+        return Err(format!("{written:?} may hold a host, a port and a path, nothing else"));
+    }
+    let loopback = host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+    if url.scheme() == "http" && !loopback && !plaintext {
+        return Err(format!(
+            "{written:?} is plain HTTP to another machine: use https, or set allow_plaintext = true in a test network"
+        ));
+    }
+    Ok(url)
+}

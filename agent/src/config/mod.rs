@@ -1,0 +1,207 @@
+//! The configuration file: read whole, checked whole, and told what is wrong by file, line, key and allowed range.
+
+mod checks;
+mod reader;
+mod values;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use reqwest::Url;
+use uuid::Uuid;
+
+use crate::quota::{FailureHandling, OfflineGrace, WhenUsedUp};
+use crate::units::{Octets, RatingGroup, SubscriberIdentifier};
+
+use checks::Checked;
+use reader::{Section, Source};
+
+/// Exit status for a wrong configuration or bad usage (`EX_USAGE` of sysexits.h).
+pub const EXIT_USAGE: u8 = 64;
+/// How often used units are reported when neither the file nor the plan says so.
+pub const DEFAULT_REPORT_INTERVAL: Duration = Duration::from_mins(1);
+/// Octets to ask for at a time when neither the file nor the plan says so.
+pub const DEFAULT_CHUNK: Octets = Octets::new(10 << 20);
+
+/// Everything the file says, with defaults filled in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Who the agent is.
+    pub device: Device,
+    /// Where the charging server is.
+    pub server: Server,
+    /// Path of the SQLite ledger.
+    pub ledger: PathBuf,
+    /// Directory in bpffs under which maps and programs are pinned.
+    pub pin_root: PathBuf,
+    /// How the agent runs.
+    pub agent: Agent,
+    /// The metered links; at least one.
+    pub links: Vec<Link>,
+}
+
+/// `[device]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Its name at the server: 1 to 64 of letters, digits, `.`, `_`, `-`.
+    pub id: String,
+    /// Serial number, 1 to 128 characters. Default: the id.
+    pub serial: String,
+    /// Model, 1 to 128 characters. Default: `generic`.
+    pub model: String,
+    /// The device's Ed25519 key (PKCS#8 PEM, mode 0600), made on first start.
+    pub key_file: PathBuf,
+    /// Holds the one-time claim code; read at registration.
+    pub claim_code_file: Option<PathBuf>,
+    /// `nFName` on the wire. Default: a version 5 UUID of the device id.
+    pub nf_instance_id: Uuid,
+}
+
+/// `[server]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Scheme, host, port and, if any, the path before `/nchf-convergedcharging`.
+    pub url: Url,
+    /// Where subscriber and package come from.
+    pub onboarding: OnboardingMode,
+    /// PEM file of the only authorities trusted for TLS; `None` = those of the platform.
+    pub tls_ca: Option<PathBuf>,
+    /// How long a connection may take to be made. 100 ms ..= 60 s.
+    pub connect_timeout: Duration,
+    /// How long one attempt may take from the first octet to the last of its answer. 1 s ..= 10 min.
+    pub answer_timeout: Duration,
+}
+
+/// Where subscriber and package come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnboardingMode {
+    /// From the server's `/onboarding/v1`.
+    Server,
+    /// From the file: any charging server of the standard will do.
+    Static,
+}
+
+/// `[agent]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agent {
+    /// Unix socket on which `weir status` asks.
+    pub socket: PathBuf,
+    /// How often used units are reported; `None` = as the plan says, else [`DEFAULT_REPORT_INTERVAL`].
+    pub report_interval: Option<Duration>,
+    /// How often the counters are recorded: what a power cut can cost. 1 s ..= 1 h.
+    pub checkpoint_interval: Duration,
+    /// How long settling may take at a stop. 0 ..= 10 min.
+    pub shutdown_wait: Duration,
+    /// Only the link with the best default route is in use.
+    pub follow_default_route: bool,
+    /// Resolvers that stay reachable through a shut gate; `None` = those of `/etc/resolv.conf`.
+    pub resolvers: Option<Vec<IpAddr>>,
+    /// Control octets (charging, DNS) that pass a shut gate in an hour.
+    pub control_reserve: Octets,
+}
+
+/// One `[[link]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Interface name, or a pattern with `*`.
+    pub name: String,
+    /// Modem slot. Default: the name.
+    pub slot: String,
+    /// IMEI of the modem: 14 to 16 digits.
+    pub imei: Option<String>,
+    /// ICCID of the SIM: 18 to 22 digits.
+    pub iccid: Option<String>,
+    /// What to charge for; `None` = the first one of the binding.
+    pub rating_group: Option<RatingGroup>,
+    /// Octets to ask for at a time; `None` = as the plan says, else [`DEFAULT_CHUNK`].
+    pub chunk: Option<Octets>,
+    /// Who pays; always there with static onboarding, never otherwise.
+    pub subscriber: Option<SubscriberIdentifier>,
+    /// Access point name; `None` = that of the binding, or `internet` with static onboarding.
+    pub apn: Option<String>,
+    /// What to do when the package is used up; `None` = as the plan says, else block.
+    pub when_used_up: Option<WhenUsedUp>,
+    /// What to do without an answer; `None` = as plan and server say, else retry and terminate.
+    pub failure_handling: Option<FailureHandling>,
+    /// How far to go on without the server; `None` = as the plan says, else not at all.
+    pub offline_grace: Option<OfflineGrace>,
+}
+
+impl Link {
+    /// True when this entry is for the interface: its name, or a pattern that fits it.
+    #[must_use]
+    pub fn matches(&self, interface: &str) -> bool {
+        fits(&self.name, interface)
+    }
+
+    /// True for a pattern.
+    #[must_use]
+    pub fn is_pattern(&self) -> bool {
+        self.name.contains('*')
+    }
+}
+
+/// Everything that is wrong with a configuration file, one line each: `weir.toml:12: link[0].chunk: …`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    lines: Vec<String>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.lines.join("\n").fmt(f)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Config {
+    /// Reads and checks a file. Nothing but the file itself is looked at.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError { lines: vec![format!("{}: cannot be read: {error}", path.display())] })?;
+        Self::parse(&text, path)
+    }
+
+    /// Checks a text that was read from `path`; relative paths in it start from the directory of `path`.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let source = Source::new(text);
+        let found = toml::de::DeTable::parse(text);
+        let config = match &found {
+            Ok(table) => checks::config(&Section::root(&source, table.get_ref()), base_of(path)),
+            Err(error) => {
+                let offset = error.span().map_or(0, |span| span.start);
+                source.problem(offset, error.message().replace('\n', ", "));
+                Checked::Wrong
+            }
+        };
+        let problems = source.into_problems();
+        match config {
+            Checked::Right(config) if problems.is_empty() => Ok(*config),
+            Checked::Right(_) | Checked::Wrong => Err(ConfigError {
+                lines: problems.iter().map(|problem| format!("{}:{problem}", path.display())).collect(),
+            }),
+        }
+    }
+}
+
+/// The directory relative paths start from.
+fn base_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new(""))
+}
+
+/// Whether a pattern, in which `*` stands for any letters or none, fits a text.
+fn fits(pattern: &str, text: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == text,
+        Some((head, tail)) => text.strip_prefix(head).is_some_and(|rest| {
+            let ends = rest.char_indices().map(|(at, _)| at).chain([rest.len()]);
+            ends.into_iter().any(|at| fits(tail, &rest[at..]))
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests;
