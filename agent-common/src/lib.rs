@@ -1,2 +1,168 @@
-//! Map keys and values.
+//! Keys and values of the BPF maps: plain integers with a fixed layout, shared by the TC programs and the agent.
+//!
+//! Every map has one writer. The kernel writes [`Counters`] and [`Word`], which only grow inside an epoch; the agent
+//! writes [`Gate`] and the allow-list. A value is never shared between the two, because the kernel's map update
+//! copies the whole value over counts that a program may be adding to at that moment.
 #![no_std]
+
+#[cfg(feature = "user")]
+mod pod;
+
+/// Version of the layout below; it names the directory of the pins, so an agent never adopts a layout it does not know.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// Ceilings above this value are taken as this value. The word of a gate can therefore never wrap: it would have to
+/// hold 2^63 octets of packets that are in flight at the same moment.
+pub const MAX_CEILING: u64 = i64::MAX as u64;
+
+/// Most entries the allow-list can hold.
+pub const MAX_ALLOW_ENTRIES: u32 = 256;
+
+/// Size of the ring buffer of hints, in octets; the loader rounds it up to a page.
+pub const HINTS_OCTETS: u32 = 4096;
+
+/// [`Gate::mode`]: a packet that finds the gate shut is dropped.
+pub const MODE_BLOCK: u64 = 0;
+/// [`Gate::mode`]: a packet that finds the gate shut passes at [`Gate::throttle_rate`].
+pub const MODE_THROTTLE: u64 = 1;
+
+/// [`Gate::link_type`]: frames begin with the IP header (`ARPHRD_NONE`, `ARPHRD_RAWIP`, `ARPHRD_PPP`, tun).
+pub const LINK_RAW_IP: u64 = 0;
+/// [`Gate::link_type`]: frames begin with an Ethernet header.
+pub const LINK_ETHERNET: u64 = 1;
+
+/// [`Hint::kind`]: the word of the gate has reached [`Gate::threshold`].
+pub const HINT_THRESHOLD: u32 = 1;
+/// [`Hint::kind`]: the first packet was refused or throttled since the gate was last written.
+pub const HINT_REFUSAL: u32 = 2;
+
+/// [`Hint::direction`]: out of the gateway, the egress hook.
+pub const UPLINK: u32 = 0;
+/// [`Hint::direction`]: into the gateway, the ingress hook.
+pub const DOWNLINK: u32 = 1;
+
+/// [`AllowKey::family`] of IPv4.
+pub const FAMILY_V4: u8 = 4;
+/// [`AllowKey::family`] of IPv6.
+pub const FAMILY_V6: u8 = 6;
+
+/// What the agent permits; all zero is shut. Written by the agent alone.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gate {
+    /// Octets that may have passed in total, in the same count as [`Word::gate`]: absolute, only ever compared.
+    pub ceiling: u64,
+    /// `CLOCK_BOOTTIME` in nanoseconds after which nothing more passes; 0 = no deadline.
+    pub deadline_boot_ns: u64,
+    /// Value of [`Word::gate`] at which a hint is sent; 0 = none.
+    pub threshold: u64,
+    /// Octets that control traffic may have used in total, in the same count as [`Word::control`].
+    pub control_ceiling: u64,
+    /// What happens to a packet that finds the gate shut: [`MODE_BLOCK`] or [`MODE_THROTTLE`].
+    pub mode: u64,
+    /// Octets a second that pass a shut gate in [`MODE_THROTTLE`]; 0 = none.
+    pub throttle_rate: u64,
+    /// Debt the policer grants before it drops, in nanoseconds of sending at [`Gate::throttle_rate`].
+    pub throttle_tolerance_ns: u64,
+    /// What frames begin with: [`LINK_RAW_IP`] or [`LINK_ETHERNET`]. A hint, verified on every packet.
+    pub link_type: u64,
+    /// Changes with every write and is never 0 after the first; one refusal is hinted for each value.
+    pub generation: u64,
+}
+
+/// The words that the programs decide by. Written by the kernel alone.
+///
+/// `gate` and `control` are briefly above the truth while a packet is being refused, so reports never read them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Word {
+    /// Octets admitted under the ceiling, both directions together.
+    pub gate: u64,
+    /// Octets admitted by the allow-list after a refusal, both directions together.
+    pub control: u64,
+    /// Theoretical arrival time of the policer, `CLOCK_BOOTTIME` in nanoseconds.
+    pub tat: u64,
+    /// Last [`Gate::generation`] under which a refusal was hinted.
+    pub hinted_generation: u64,
+    /// Last [`Gate::generation`] under which a frame of the other link type was logged.
+    pub logged_generation: u64,
+}
+
+/// How much of one kind: L3 octets after segmentation, and packets after segmentation.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Octets at layer 3, as they are on the air.
+    pub octets: u64,
+    /// Packets, as they are on the air.
+    pub packets: u64,
+}
+
+/// Everything that happened in one direction.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DirectionCounters {
+    /// Admitted under the ceiling: the billable usage.
+    pub passed: Tally,
+    /// Dropped at a shut gate. Downlink counted here has been paid for on the air all the same.
+    pub refused: Tally,
+    /// Admitted by the allow-list after a refusal, out of the reserve.
+    pub control: Tally,
+    /// Admitted by the policer after a refusal.
+    pub throttled: Tally,
+    /// Dropped by the policer after a refusal.
+    pub policed: Tally,
+    /// Frames that carry no IP (ARP and others), passed or not: never billable. Octets without the Ethernet header.
+    pub non_ip: Tally,
+}
+
+/// Everything that happened on one CPU. Written by the kernel alone.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Out of the gateway, the egress hook.
+    pub uplink: DirectionCounters,
+    /// Into the gateway, the ingress hook.
+    pub downlink: DirectionCounters,
+    /// IP packets whose headers could not be read; they were counted by their length.
+    pub parse_errors: u64,
+}
+
+/// A remote end that may be reached through a shut gate. Written by the agent alone; only the presence counts.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AllowKey {
+    /// Remote address in network order, IPv4 in the first four octets; all zero = any.
+    pub address: [u8; 16],
+    /// Remote port in host order; for `ICMPv6` the type of the message.
+    pub port: u16,
+    /// [`FAMILY_V4`] or [`FAMILY_V6`].
+    pub family: u8,
+    /// Protocol number (IANA): 6 TCP, 17 UDP, 58 `ICMPv6`.
+    pub protocol: u8,
+}
+
+/// Something the agent should look at soon. A hint beside a timer, never the only signal: it may be lost.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hint {
+    /// [`HINT_THRESHOLD`] or [`HINT_REFUSAL`].
+    pub kind: u32,
+    /// [`UPLINK`] or [`DOWNLINK`].
+    pub direction: u32,
+    /// [`Gate::generation`] that the packet met.
+    pub generation: u64,
+    /// `CLOCK_BOOTTIME` in nanoseconds when it happened.
+    pub boot_ns: u64,
+}
+
+// The layout is the contract between two compilers: a change here is a new `LAYOUT_VERSION`.
+const _: () = {
+    assert!(size_of::<Gate>() == 72 && align_of::<Gate>() == 8);
+    assert!(size_of::<Word>() == 40 && align_of::<Word>() == 8);
+    assert!(size_of::<Tally>() == 16);
+    assert!(size_of::<DirectionCounters>() == 6 * 16);
+    assert!(size_of::<Counters>() == 2 * 6 * 16 + 8 && align_of::<Counters>() == 8);
+    assert!(size_of::<AllowKey>() == 20 && align_of::<AllowKey>() == 2);
+    assert!(size_of::<Hint>() == 24 && align_of::<Hint>() == 8);
+};

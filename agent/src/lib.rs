@@ -3,6 +3,7 @@
 pub mod args;
 pub mod clock;
 pub mod config;
+pub mod datapath;
 pub mod link;
 pub mod quota;
 pub mod units;

@@ -1,0 +1,153 @@
+//! How much one skb is on the air: L3 octets after segmentation.
+
+use agent_common::{DOWNLINK, UPLINK};
+use aya_ebpf::programs::TcContext;
+
+use crate::locate::{Ip, gso_size};
+
+pub(crate) const TCP: u8 = 6;
+pub(crate) const UDP: u8 = 17;
+pub(crate) const ICMPV6: u8 = 58;
+const SCTP: u8 = 132;
+
+const UDP_HEADER: u32 = 8;
+const SCTP_HEADER: u32 = 12;
+const ETHERNET_HEADER: u32 = 14;
+/// Ethernet frames shorter than this are padded to it (IEEE 802.3, without the check sequence).
+const ETHERNET_MINIMUM: u32 = 60;
+
+/// What one skb amounts to.
+#[derive(Clone, Copy)]
+pub(crate) struct Size {
+    /// L3 octets of all its segments.
+    pub(crate) octets: u64,
+    /// Number of its segments.
+    pub(crate) packets: u64,
+    /// Not 0 if its headers could not be read to the end, and this is the best that can be said.
+    pub(crate) is_guess: u64,
+}
+
+/// A transport header that was found, or not. (Not an `Option`: see [`crate::locate::Frame`].)
+#[derive(Clone, Copy)]
+pub(crate) struct Transport {
+    /// Protocol number (IANA).
+    pub(crate) protocol: u8,
+    /// Where it begins in the frame, in octets; 0 if there is none.
+    pub(crate) offset: u32,
+}
+
+impl Transport {
+    const NONE: Self = Self { protocol: 0, offset: 0 };
+
+    #[inline(always)]
+    pub(crate) fn is_there(self) -> bool {
+        self.offset != 0
+    }
+}
+
+/// One packet of so many octets.
+#[inline(always)]
+pub(crate) fn single(octets: u32) -> Size {
+    Size { octets: u64::from(octets), packets: 1, is_guess: 0 }
+}
+
+/// Measures an IP packet.
+#[inline(always)]
+pub(crate) fn measure(ctx: &TcContext, ip: &Ip, direction: u32) -> Size {
+    let l3 = ctx.len().saturating_sub(ip.l2);
+    if gso_size(ctx) != 0 {
+        let mut size = single(l3);
+        measure_super_packet(ctx, ip, direction, &mut size);
+        return size;
+    }
+    // Only what was received may be padded; what is sent is padded by the driver, behind this hook. Counting in-band
+    // tags out of the frame makes the padding of a tagged frame the same as that of an untagged one.
+    let is_padded = direction == DOWNLINK && ip.l2 != 0 && l3 + ETHERNET_HEADER <= ETHERNET_MINIMUM;
+    single(if is_padded { ip.total } else { l3 })
+}
+
+/// Measures a packet that is many on the air: each segment repeats the network and the transport header.
+///
+/// `skb->len` counts them once, before TSO as well as after GRO, and is up to 11 % short (MSS 536).
+#[inline(never)]
+fn measure_super_packet(ctx: &TcContext, ip: &Ip, direction: u32, size: &mut Size) {
+    let l3 = ctx.len().saturating_sub(ip.l2);
+    // SAFETY: the context of a running program.
+    let (gso_segs, wire_len) = unsafe { ((*ctx.skb.skb).gso_segs, (*ctx.skb.skb).wire_len) };
+    *size = Size { octets: u64::from(l3), packets: u64::from(gso_segs.max(1)), is_guess: 1 };
+    let transport = transport(ctx, ip);
+    let header = transport_header(ctx, transport);
+    let repeated = transport.offset.saturating_sub(ip.l2) + header;
+    if !transport.is_there() || header == UNREADABLE || repeated > l3 {
+        return;
+    }
+    // virtio, tun and AF_PACKET may leave the number of segments open.
+    let segments = if gso_segs != 0 { gso_segs } else { (l3 - repeated).div_ceil(gso_size(ctx).max(1)).max(1) };
+    size.packets = u64::from(segments);
+    size.octets += u64::from(segments - 1) * u64::from(repeated);
+    // A tunnel repeats more inside, which is not known here. At egress `wire_len` counts all headers once a segment;
+    // at ingress it means something else before Linux 6.19.
+    size.is_guess = u64::from(header == 0);
+    if direction == UPLINK && gso_segs != 0 {
+        let wire = u64::from(wire_len).saturating_sub(u64::from(gso_segs) * u64::from(ip.l2));
+        if wire > size.octets {
+            size.octets = wire;
+            size.is_guess = 0;
+        }
+    }
+}
+
+/// [`transport_header`]: longer than any packet.
+const UNREADABLE: u32 = 1 << 24;
+
+/// Length of the transport header in octets; 0 for a protocol that is not known to have one, as a tunnel.
+#[inline(always)]
+fn transport_header(ctx: &TcContext, transport: Transport) -> u32 {
+    match transport.protocol {
+        TCP => match ctx.load::<u8>(transport.offset as usize + 12) {
+            Ok(data_offset) if data_offset >> 4 >= 5 => u32::from(data_offset >> 4) * 4,
+            _ => UNREADABLE,
+        },
+        UDP => UDP_HEADER,
+        SCTP => SCTP_HEADER,
+        _ => 0,
+    }
+}
+
+/// Finds the transport header. A later fragment has none, nor has a packet whose headers cannot be followed.
+#[inline(always)]
+pub(crate) fn transport(ctx: &TcContext, ip: &Ip) -> Transport {
+    let here = Transport { protocol: ip.protocol, offset: ip.l2 + ip.header };
+    if ip.version == 6 {
+        skip_extension_headers(ctx, here)
+    } else if ip.fragment_offset != 0 {
+        Transport::NONE
+    } else {
+        here
+    }
+}
+
+/// More extension headers than this do not occur (RFC 8200 section 4.1 names each at most once, one of them twice).
+const MOST_EXTENSION_HEADERS: u32 = 8;
+
+#[inline(always)]
+fn skip_extension_headers(ctx: &TcContext, first: Transport) -> Transport {
+    let mut here = first;
+    for _ in 0..MOST_EXTENSION_HEADERS {
+        if !matches!(here.protocol, 0 | 43 | 44 | 51 | 60 | 135) {
+            return here;
+        }
+        let Ok([next, units, high, low]) = ctx.load::<[u8; 4]>(here.offset as usize) else { return Transport::NONE };
+        // RFC 8200 section 4: hop-by-hop, routing, destination; RFC 6275: mobility. Length in units of 8, less one.
+        here.offset += match here.protocol {
+            // Fragment: 8 octets; all but the first fragment go on with data.
+            44 if high != 0 || low & 0xf8 != 0 => return Transport::NONE,
+            44 => 8,
+            // Authentication (RFC 4302): length in units of 4, less two.
+            51 => (u32::from(units) + 2) * 4,
+            _ => (u32::from(units) + 1) * 8,
+        };
+        here.protocol = next;
+    }
+    Transport::NONE
+}

@@ -1,0 +1,270 @@
+//! Loads the programs of one link, attaches and pins them, or adopts what is pinned already.
+//!
+//! Runs in a child that ends when it is done: the loader parses all types of the kernel, which costs 40 MiB at the
+//! peak, and it is the only part that needs the right to load programs.
+
+use std::{
+    fs, io,
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use agent_common::{Counters, Gate, Word};
+use anyhow::{Context as _, Result, bail, ensure};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::MapInfo,
+    programs::{ProgramInfo, SchedClassifier},
+};
+use nix::sys::statfs::{FsType, fstatfs};
+
+use super::{
+    attach::{assert_alone, attach, link_state, meters_at, remove_pins, replace},
+    maps::{ALLOW, COUNTERS, DIRECTIONS, Direction, GATE, PINNED_MAPS, Pins, WORD},
+};
+
+/// The programs as `cargo xtask build` made them: an ELF object for the BPF machine, aligned for the loader.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-meter.o"));
+
+/// `BPF_FS_MAGIC`.
+const BPF_FS: FsType = FsType(0xcafe_4a11);
+/// Room for the rare log lines of the programs, in octets; the library's own choice is 128 KiB for each link.
+const LOG_OCTETS: u32 = 4096;
+
+/// Which link to meter, and where its pins go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadSpec {
+    /// Name of the interface.
+    pub link: String,
+    /// Directory on a BPF file system.
+    pub pin_root: PathBuf,
+}
+
+/// How the meter of a link came to be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Made anew, with counters at zero: a new epoch, and a shut gate.
+    New,
+    /// Was pinned already and goes on counting: the same epoch.
+    Adopted,
+}
+
+/// What a loader has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// Whether the epoch is new.
+    pub origin: Origin,
+    /// The interface that is metered.
+    pub ifindex: u32,
+}
+
+/// Runs `<executable> datapath-load --link … --pin-root …` and waits for it; its error text becomes the error.
+///
+/// Blocks for as long as the kernel checks the programs (well under a second). The child stays in the network
+/// namespace of the calling thread. `/proc/self/exe` is the agent itself, even after its file was replaced.
+pub fn spawn_loader(executable: &Path, spec: &LoadSpec) -> Result<()> {
+    let output = Command::new(executable)
+        .arg("datapath-load")
+        .arg("--link")
+        .arg(&spec.link)
+        .arg("--pin-root")
+        .arg(&spec.pin_root)
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("starting the loader {}", executable.display()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    match text.trim() {
+        "" => bail!("the loader for {} ended with {} and said nothing", spec.link, output.status),
+        text => bail!("{text}"),
+    }
+}
+
+/// Adopts the pinned meter of the link if it is alive on this interface, else makes a new one. Afterwards exactly one
+/// meter sits at each hook of the interface, or the answer is an error and nothing new is left behind.
+pub fn load_and_pin(spec: &LoadSpec) -> Result<Loaded> {
+    let ifindex = require_interface(&spec.link)?;
+    require_privileges()?;
+    require_bpf_file_system(&spec.pin_root)?;
+    let pins = Pins::new(&spec.pin_root, &spec.link);
+    if is_alive(&pins, &spec.link, ifindex) {
+        adopt(&pins).with_context(|| format!("adopting the meter of {} from {pins}", spec.link))?;
+        assert_both_alone(&spec.link, &pins)?;
+        return Ok(Loaded { origin: Origin::Adopted, ifindex });
+    }
+    remove_pins(&pins)?;
+    let made = make(&pins, &spec.link).and_then(|()| assert_both_alone(&spec.link, &pins));
+    if let Err(error) = made {
+        // What was attached goes with its pin; the first error is the one to tell.
+        let _ = remove_pins(&pins);
+        return Err(error.context(format!("metering {}", spec.link)));
+    }
+    Ok(Loaded { origin: Origin::New, ifindex })
+}
+
+/// Tells whether all pins are there, of the layout known here, and the links still sit on this very interface.
+fn is_alive(pins: &Pins, interface: &str, ifindex: u32) -> bool {
+    let maps_fit = PINNED_MAPS.iter().all(|name| {
+        MapInfo::from_pin(pins.map(name)).is_ok_and(|map| value_size(name).is_none_or(|size| map.value_size() == size))
+    });
+    maps_fit
+        && DIRECTIONS.iter().all(|direction| {
+            // Another namespace may know another interface by the same index: the hook must name the program too.
+            link_state(&pins.link(*direction)).is_ok_and(|state| {
+                state.ifindex == ifindex
+                    && meters_at(interface, *direction).is_ok_and(|meters| meters.contains(&state.program_id))
+            })
+        })
+}
+
+fn value_size(map: &str) -> Option<u32> {
+    let size = match map {
+        COUNTERS => size_of::<Counters>(),
+        WORD => size_of::<Word>(),
+        GATE => size_of::<Gate>(),
+        ALLOW => size_of::<u8>(),
+        _ => return None,
+    };
+    u32::try_from(size).ok()
+}
+
+fn adopt(pins: &Pins) -> Result<()> {
+    let mut object = load_object(pins)?;
+    for direction in DIRECTIONS {
+        let program = load_program(&mut object, direction)?;
+        let running = ProgramInfo::from_pin(pins.program(direction)).map(|info| info.tag());
+        // A tag is a hash of the instructions: the same tag is the same program.
+        if running.is_ok_and(|tag| program.info().is_ok_and(|info| info.tag() == tag)) {
+            continue;
+        }
+        replace(program, direction, pins)?;
+    }
+    Ok(())
+}
+
+fn make(pins: &Pins, interface: &str) -> Result<()> {
+    fs::create_dir_all(pins.directory()).with_context(|| format!("making the directory {pins}"))?;
+    let mut object = load_object(pins)?;
+    // Both must have been accepted before the first is attached.
+    for direction in DIRECTIONS {
+        load_program(&mut object, direction)?;
+    }
+    for direction in DIRECTIONS {
+        attach(program(&mut object, direction)?, interface, direction, pins)?;
+    }
+    Ok(())
+}
+
+fn assert_both_alone(interface: &str, pins: &Pins) -> Result<()> {
+    DIRECTIONS.iter().try_for_each(|direction| assert_alone(interface, *direction, pins))
+}
+
+/// Reads the object and makes its maps, or takes those that are pinned.
+fn load_object(pins: &Pins) -> Result<Ebpf> {
+    let mut loader = EbpfLoader::new();
+    loader.map_max_entries("AYA_LOGS", LOG_OCTETS);
+    for name in PINNED_MAPS {
+        loader.map_pin_path(name, pins.map(name));
+    }
+    loader.load(OBJECT).with_context(|| format!("making the maps of {pins}"))
+}
+
+fn load_program(object: &mut Ebpf, direction: Direction) -> Result<&mut SchedClassifier> {
+    let program = program(object, direction)?;
+    program.load().with_context(|| format!("loading the {direction} program into the kernel"))?;
+    Ok(program)
+}
+
+fn program(object: &mut Ebpf, direction: Direction) -> Result<&mut SchedClassifier> {
+    let name = direction.program_name();
+    let program = object.program_mut(name).with_context(|| format!("the object has no program {name}"))?;
+    program.try_into().with_context(|| format!("{name} is no TC program"))
+}
+
+fn require_interface(link: &str) -> Result<u32> {
+    nix::net::if_::if_nametoindex(link).map_err(|_| {
+        let names = nix::net::if_::if_nameindex().map(|interfaces| {
+            interfaces.iter().map(|interface| interface.name().to_string_lossy().into_owned()).collect::<Vec<_>>()
+        });
+        anyhow::anyhow!("there is no interface {link}; there are: {}", names.unwrap_or_default().join(", "))
+    })
+}
+
+/// Linux capabilities (`capability.h`): each bit and its name.
+const CAP_NET_ADMIN: (u32, &str) = (12, "CAP_NET_ADMIN");
+const CAP_SYS_ADMIN: (u32, &str) = (21, "CAP_SYS_ADMIN");
+const CAP_PERFMON: (u32, &str) = (38, "CAP_PERFMON");
+const CAP_BPF: (u32, &str) = (39, "CAP_BPF");
+
+fn require_privileges() -> Result<()> {
+    let status = fs::read_to_string("/proc/self/status").context("reading /proc/self/status")?;
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|value| u64::from_str_radix(value.trim(), 16).ok())
+        .context("/proc/self/status has no CapEff")?;
+    let missing = missing_capabilities(effective);
+    ensure!(
+        missing.is_empty(),
+        "loading the meter needs {}; run weir as root (sudo), or give it these capabilities",
+        missing.join(", ")
+    );
+    Ok(())
+}
+
+fn missing_capabilities(effective: u64) -> Vec<&'static str> {
+    let has = |(bit, _): (u32, &str)| effective & (1 << bit) != 0;
+    // Before Linux 5.8 CAP_SYS_ADMIN was the right to load programs, and it still includes it.
+    let needed: &[_] = if has(CAP_SYS_ADMIN) { &[CAP_NET_ADMIN] } else { &[CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON] };
+    needed.iter().filter(|capability| !has(**capability)).map(|(_, name)| *name).collect()
+}
+
+/// Makes the directory of the pins, on a BPF file system only: elsewhere a pin cannot be made.
+fn require_bpf_file_system(pin_root: &Path) -> Result<()> {
+    let existing = pin_root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let directory = fs::File::open(existing).with_context(|| format!("opening {}", existing.display()))?;
+    let kind = fstatfs(directory.as_fd()).with_context(|| format!("asking about {}", existing.display()))?;
+    if kind.filesystem_type() != BPF_FS {
+        let standard = Path::new("/sys/fs/bpf");
+        let place = if pin_root.starts_with(standard) { standard } else { pin_root };
+        bail!(
+            "{} is not on a BPF file system, so the meter could not outlive the agent; type: mount -t bpf bpf {}",
+            pin_root.display(),
+            place.display()
+        );
+    }
+    match fs::create_dir_all(pin_root) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(error).with_context(|| format!("making the directory {}", pin_root.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_missing_capabilities_are_named() {
+        assert_eq!(missing_capabilities(0), ["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"]);
+        assert_eq!(missing_capabilities(1 << 21), ["CAP_NET_ADMIN"]);
+        assert!(missing_capabilities(1 << 12 | 1 << 38 | 1 << 39).is_empty());
+    }
+
+    #[test]
+    fn an_unknown_interface_is_answered_with_those_that_exist() {
+        let error = require_interface("no-such-link").unwrap_err().to_string();
+        assert!(error.starts_with("there is no interface no-such-link; there are: "), "{error}");
+    }
+
+    #[test]
+    fn another_file_system_is_answered_with_what_to_type() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = require_bpf_file_system(directory.path()).unwrap_err().to_string();
+        assert!(error.ends_with(&format!("type: mount -t bpf bpf {}", directory.path().display())), "{error}");
+    }
+}

@@ -1,0 +1,288 @@
+//! The maps and pins of one link: their only names, and typed handles on them.
+
+use std::{
+    fmt,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+    path::{Path, PathBuf},
+    ptr::{self, NonNull},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use agent_common::{Counters, DirectionCounters, Gate, Hint, LAYOUT_VERSION, Tally};
+use anyhow::{Context as _, Result, bail, ensure};
+use aya::maps::{Array, Map, MapData, RingBuf};
+use aya_log::EbpfLogger;
+
+use super::attach::link_state;
+
+pub(super) const COUNTERS: &str = "counters";
+pub(super) const WORD: &str = "word";
+pub(super) const GATE: &str = "gate";
+pub(super) const ALLOW: &str = "allow";
+pub(super) const HINTS: &str = "hints";
+
+/// The maps that belong to an epoch and are pinned with it.
+pub(super) const PINNED_MAPS: [&str; 5] = [COUNTERS, WORD, GATE, ALLOW, HINTS];
+
+/// One of the two programs and where it belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Out of the gateway: the egress hook.
+    Uplink,
+    /// Into the gateway: the ingress hook.
+    Downlink,
+}
+
+/// Both, in the order in which they are attached: what is sent is metered before what comes back.
+pub(super) const DIRECTIONS: [Direction; 2] = [Direction::Uplink, Direction::Downlink];
+
+impl Direction {
+    /// Name of the program in the object, and in the kernel.
+    #[must_use]
+    pub fn program_name(self) -> &'static str {
+        match self {
+            Self::Uplink => "weir_uplink",
+            Self::Downlink => "weir_downlink",
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Uplink => "uplink",
+            Self::Downlink => "downlink",
+        }
+    }
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// Where the meter of one link is pinned: `<pin_root>/v<LAYOUT_VERSION>/<link>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pins {
+    directory: PathBuf,
+}
+
+impl Pins {
+    /// The pins of `link` under `pin_root`.
+    #[must_use]
+    pub fn new(pin_root: &Path, link: &str) -> Self {
+        // A BPF file system refuses names with a dot; an interface (`eth0.5`) cannot have a colon in its name.
+        Self { directory: pin_root.join(format!("v{LAYOUT_VERSION}")).join(link.replace('.', ":")) }
+    }
+
+    /// The directory that holds them all.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub(super) fn map(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    pub(super) fn program(&self, direction: Direction) -> PathBuf {
+        self.directory.join(format!("prog_{direction}"))
+    }
+
+    pub(super) fn link(&self, direction: Direction) -> PathBuf {
+        self.directory.join(format!("link_{direction}"))
+    }
+}
+
+impl fmt::Display for Pins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.directory.display().fmt(f)
+    }
+}
+
+pub(super) fn open_map(pins: &Pins, name: &str) -> Result<MapData> {
+    let path = pins.map(name);
+    MapData::from_pin(&path).with_context(|| format!("opening the pinned map {}", path.display()))
+}
+
+/// Adds up what the CPUs have counted.
+pub(super) fn sum<'a>(each: impl Iterator<Item = &'a Counters>) -> Counters {
+    let mut all = Counters::default();
+    for one in each {
+        add_direction(&mut all.uplink, &one.uplink);
+        add_direction(&mut all.downlink, &one.downlink);
+        all.parse_errors += one.parse_errors;
+    }
+    all
+}
+
+fn add_direction(all: &mut DirectionCounters, one: &DirectionCounters) {
+    let DirectionCounters { passed, refused, control, throttled, policed, non_ip } = one;
+    for (total, part) in [
+        (&mut all.passed, passed),
+        (&mut all.refused, refused),
+        (&mut all.control, control),
+        (&mut all.throttled, throttled),
+        (&mut all.policed, policed),
+        (&mut all.non_ip, non_ip),
+    ] {
+        let Tally { octets, packets } = part;
+        total.octets += octets;
+        total.packets += packets;
+    }
+}
+
+/// The gate, mapped into memory so that each field is stored whole.
+///
+/// An update through the system call copies the value octet by octet if the CPU likes it so, while the programs read
+/// it: half of an old and half of a new ceiling would be a third one that nobody granted.
+pub(super) struct GateMap {
+    map: Array<MapData, Gate>,
+    fields: NonNull<Gate>,
+}
+
+// SAFETY: the mapping belongs to this value alone and is shared with the kernel through atomic stores only.
+unsafe impl Send for GateMap {}
+// SAFETY: as above; a shared reference only reads through the system call.
+unsafe impl Sync for GateMap {}
+
+impl GateMap {
+    pub(super) fn open(pins: &Pins) -> Result<Self> {
+        let data = open_map(pins, GATE)?;
+        let fd = data.fd().as_fd().as_raw_fd();
+        // SAFETY: a new mapping at an address of the kernel's choice; the result is checked below.
+        let address = unsafe {
+            libc::mmap(ptr::null_mut(), size_of::<Gate>(), libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, fd, 0)
+        };
+        if address == libc::MAP_FAILED {
+            bail!("mapping the gate of {pins} into memory: {}", std::io::Error::last_os_error());
+        }
+        let fields = NonNull::new(address.cast::<Gate>()).context("the gate was mapped at address 0")?;
+        let map = Array::try_from(Map::Array(data)).context("map of the gate");
+        // Made before the check of the layout, so that the mapping goes away with a failure.
+        map.map(|map| Self { map, fields }).inspect_err(|_| unmap(fields))
+    }
+
+    pub(super) fn read(&self) -> Result<Gate> {
+        self.map.get(&0, 0).context("reading the gate")
+    }
+
+    /// At no moment is more permitted than the larger of the old and the new gate: a lower ceiling is stored before
+    /// everything else, a higher one after it.
+    pub(super) fn write(&mut self, gate: &Gate) -> Result<u64> {
+        let before = self.read()?;
+        let wanted = Gate { generation: before.generation.wrapping_add(1).max(1), ..*gate };
+        let fields = self.fields.as_ptr();
+        // SAFETY: only addresses inside the mapping are taken; `store` writes them atomically.
+        unsafe {
+            store(&raw mut (*fields).ceiling, before.ceiling.min(wanted.ceiling));
+            store(&raw mut (*fields).control_ceiling, before.control_ceiling.min(wanted.control_ceiling));
+            store(&raw mut (*fields).throttle_rate, wanted.throttle_rate);
+            store(&raw mut (*fields).throttle_tolerance_ns, wanted.throttle_tolerance_ns);
+            store(&raw mut (*fields).mode, wanted.mode);
+            store(&raw mut (*fields).link_type, wanted.link_type);
+            store(&raw mut (*fields).threshold, wanted.threshold);
+            store(&raw mut (*fields).deadline_boot_ns, wanted.deadline_boot_ns);
+            store(&raw mut (*fields).generation, wanted.generation);
+            store(&raw mut (*fields).control_ceiling, wanted.control_ceiling);
+            store(&raw mut (*fields).ceiling, wanted.ceiling);
+        }
+        let found = self.read()?;
+        ensure!(found == wanted, "the gate was written as {wanted:?}, but the kernel holds {found:?}");
+        Ok(wanted.generation)
+    }
+}
+
+impl Drop for GateMap {
+    fn drop(&mut self) {
+        unmap(self.fields);
+    }
+}
+
+fn unmap(fields: NonNull<Gate>) {
+    // SAFETY: made by `mmap` with this size and not used after this.
+    unsafe { libc::munmap(fields.as_ptr().cast(), size_of::<Gate>()) };
+}
+
+/// # Safety
+/// `field` is an aligned field of the mapped gate.
+unsafe fn store(field: *mut u64, value: u64) {
+    // SAFETY: the caller's promise; the mapping is never accessed otherwise than atomically.
+    unsafe { AtomicU64::from_ptr(field) }.store(value, Ordering::SeqCst);
+}
+
+/// The hints of the kernel. Readable (`AsyncFd`) when there is one; a wake-up may be missed, so keep a timer beside it.
+pub struct Hints {
+    ring: RingBuf<MapData>,
+}
+
+impl Hints {
+    pub(super) fn open(pins: &Pins) -> Result<Self> {
+        let ring = RingBuf::try_from(Map::RingBuf(open_map(pins, HINTS)?)).context("map of hints")?;
+        Ok(Self { ring })
+    }
+
+    /// Takes the next hint, if there is one.
+    pub fn take(&mut self) -> Option<Hint> {
+        let entry = self.ring.next()?;
+        let octets: &[u8; size_of::<Hint>()] = entry.as_ref().try_into().ok()?;
+        // SAFETY: `Hint` is made of integers alone, so that any octets are one; the source need not be aligned.
+        Some(unsafe { ptr::read_unaligned(octets.as_ptr().cast()) })
+    }
+}
+
+impl AsRawFd for Hints {
+    fn as_raw_fd(&self) -> RawFd {
+        self.ring.as_raw_fd()
+    }
+}
+
+impl AsFd for Hints {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ring.as_fd()
+    }
+}
+
+/// The rare log lines of the programs of one link, each direction's program writing to the same buffer.
+pub struct KernelLog {
+    logger: EbpfLogger<ToTracing>,
+}
+
+impl KernelLog {
+    pub(super) fn open(pins: &Pins) -> Result<Self> {
+        let program_id = link_state(&pins.link(Direction::Uplink))?.program_id;
+        let logger = EbpfLogger::init_from_id_with_logger(program_id, ToTracing)
+            .with_context(|| format!("opening the log of the programs of {pins}"))?;
+        Ok(Self { logger })
+    }
+
+    /// Writes what has come in since the last call.
+    pub fn flush(&mut self) {
+        self.logger.flush();
+    }
+}
+
+impl AsRawFd for KernelLog {
+    fn as_raw_fd(&self) -> RawFd {
+        self.logger.as_raw_fd()
+    }
+}
+
+/// Hands the lines of the programs to `tracing`.
+struct ToTracing;
+
+impl log::Log for ToTracing {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        match record.level() {
+            log::Level::Error => tracing::error!(target: "weir::kernel", "{}", record.args()),
+            log::Level::Warn => tracing::warn!(target: "weir::kernel", "{}", record.args()),
+            log::Level::Info => tracing::info!(target: "weir::kernel", "{}", record.args()),
+            log::Level::Debug | log::Level::Trace => tracing::debug!(target: "weir::kernel", "{}", record.args()),
+        }
+    }
+
+    fn flush(&self) {}
+}

@@ -1,0 +1,107 @@
+//! The agent's side of the kernel meter: load and pin it, attach it, read its counters, write its gate.
+//!
+//! Loading happens in a short-lived child ([`load::spawn_loader`]), because parsing the object and the kernel's types
+//! costs 40 MiB that a daemon should not carry. The agent itself only opens the pins ([`Datapath::open`]).
+
+pub mod allow;
+pub mod attach;
+pub mod load;
+pub mod maps;
+
+use std::path::Path;
+
+use agent_common::{AllowKey, Counters, Gate, Word};
+use anyhow::{Context as _, Result};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray};
+
+pub use self::{
+    allow::AllowList,
+    attach::detach_and_unpin,
+    load::{LoadSpec, Loaded, Origin, load_and_pin, spawn_loader},
+    maps::{Hints, KernelLog, Pins},
+};
+use self::{
+    attach::link_state,
+    maps::{DIRECTIONS, GateMap, open_map},
+};
+
+/// The pinned meter of one link, open for reading and for writing its gate.
+pub struct Datapath {
+    pins: Pins,
+    epoch_id: u32,
+    counters: PerCpuArray<MapData, Counters>,
+    word: Array<MapData, Word>,
+    gate: GateMap,
+    allow: HashMap<MapData, AllowKey, u8>,
+}
+
+impl Datapath {
+    /// Opens what a loader has pinned for `link` under `pin_root`.
+    pub fn open(pin_root: &Path, link: &str) -> Result<Self> {
+        let pins = Pins::new(pin_root, link);
+        let counters = open_map(&pins, maps::COUNTERS)?;
+        let epoch_id = counters.info().context("asking the kernel about the map of counters")?.id();
+        Ok(Self {
+            epoch_id,
+            counters: PerCpuArray::try_from(aya::maps::Map::PerCpuArray(counters)).context("map of counters")?,
+            word: Array::try_from(aya::maps::Map::Array(open_map(&pins, maps::WORD)?)).context("map of the word")?,
+            gate: GateMap::open(&pins)?,
+            allow: HashMap::try_from(aya::maps::Map::HashMap(open_map(&pins, maps::ALLOW)?))
+                .context("map of the allow-list")?,
+            pins,
+        })
+    }
+
+    /// What has happened since the epoch began, summed over all CPUs. Every figure only grows inside an epoch.
+    pub fn read(&self) -> Result<Counters> {
+        let each = self.counters.get(&0, 0).with_context(|| format!("reading the counters of {}", self.pins))?;
+        Ok(maps::sum(each.iter()))
+    }
+
+    /// The words that the programs decide by. Briefly above the truth; never report from them.
+    pub fn word(&self) -> Result<Word> {
+        self.word.get(&0, 0).with_context(|| format!("reading the word of {}", self.pins))
+    }
+
+    /// What is permitted now, as the kernel has it.
+    pub fn gate(&self) -> Result<Gate> {
+        self.gate.read()
+    }
+
+    /// Writes the gate and reads it back; an error if the kernel then holds something else.
+    ///
+    /// [`Gate::generation`] of the argument does not matter: each write gets the next one, which is given back and will
+    /// be found in the hints that this write leads to.
+    pub fn set_gate(&mut self, gate: &Gate) -> Result<u64> {
+        self.gate.write(gate)
+    }
+
+    /// Makes the allow-list what is given; what stays on it is never missing in between.
+    pub fn set_allow_list(&mut self, list: &AllowList) -> Result<()> {
+        list.apply(&mut self.allow).with_context(|| format!("writing the allow-list of {}", self.pins))
+    }
+
+    /// Opens the hints of the kernel. One reader at a time: what one takes, another does not see.
+    pub fn hints(&self) -> Result<Hints> {
+        Hints::open(&self.pins)
+    }
+
+    /// Opens the rare log lines of the programs, which are then written with `tracing`.
+    pub fn kernel_log(&self) -> Result<KernelLog> {
+        KernelLog::open(&self.pins)
+    }
+
+    /// Names the epoch: no two sets of counters have the same number between two boots.
+    #[must_use]
+    pub fn epoch_id(&self) -> u32 {
+        self.epoch_id
+    }
+
+    /// Tells whether both programs sit on the interface with this index now.
+    #[must_use]
+    pub fn is_attached(&self, ifindex: u32) -> bool {
+        DIRECTIONS
+            .iter()
+            .all(|direction| link_state(&self.pins.link(*direction)).is_ok_and(|state| state.ifindex == ifindex))
+    }
+}

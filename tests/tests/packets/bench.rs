@@ -1,0 +1,171 @@
+//! Loads the programs without attaching them and sends packets through them one at a time.
+
+use agent::datapath::load::OBJECT;
+use agent_common::{AllowKey, Counters, DirectionCounters, Gate, Hint, LINK_ETHERNET, Tally, Word};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, RingBuf},
+    programs::{SchedClassifier, TestRun as _, TestRunOptions},
+};
+
+/// Which program gets the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    Uplink,
+    Downlink,
+}
+
+/// What the program said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Pass,
+    Drop,
+}
+
+/// What the kernel knows of an skb beside its octets.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Skb {
+    pub gso_size: u32,
+    pub gso_segs: u32,
+    /// 0 = as long as the data.
+    pub wire_len: u32,
+}
+
+/// Open without end.
+pub const OPEN: Gate = Gate {
+    ceiling: u64::MAX,
+    deadline_boot_ns: 0,
+    threshold: 0,
+    control_ceiling: 0,
+    mode: 0,
+    throttle_rate: 0,
+    throttle_tolerance_ns: 0,
+    link_type: LINK_ETHERNET,
+    generation: 1,
+};
+
+/// Both programs with maps of their own, all at zero.
+pub struct Bench {
+    object: Ebpf,
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        let mut object = EbpfLoader::new().load(OBJECT).expect("maps of the object (these tests run as root)");
+        for name in ["weir_uplink", "weir_downlink"] {
+            program(&mut object, name).load().expect("the kernel's verifier accepts the program");
+        }
+        Self { object }
+    }
+
+    pub fn with_gate(gate: Gate) -> Self {
+        let mut bench = Self::new();
+        bench.set_gate(gate);
+        bench
+    }
+
+    pub fn set_gate(&mut self, gate: Gate) {
+        let mut map: Array<_, Gate> = self.object.map_mut("gate").unwrap().try_into().unwrap();
+        map.set(0, gate, 0).unwrap();
+    }
+
+    /// Sets everything that the kernel writes back to zero, as in a new epoch.
+    pub fn forget(&mut self) {
+        self.set_word(Word::default());
+        let mut map: PerCpuArray<_, Counters> = self.object.map_mut("counters").unwrap().try_into().unwrap();
+        let zeros = vec![Counters::default(); aya::util::nr_cpus().unwrap()];
+        map.set(0, PerCpuValues::try_from(zeros).unwrap(), 0).unwrap();
+    }
+
+    pub fn allow(&mut self, key: AllowKey) {
+        let mut map: HashMap<_, AllowKey, u8> = self.object.map_mut("allow").unwrap().try_into().unwrap();
+        map.insert(key, 1, 0).unwrap();
+    }
+
+    /// Overwrites the words, to begin at a point that packets alone would take long to reach.
+    pub fn set_word(&mut self, word: Word) {
+        let mut map: Array<_, Word> = self.object.map_mut("word").unwrap().try_into().unwrap();
+        map.set(0, word, 0).unwrap();
+    }
+
+    pub fn send(&mut self, direction: Direction, packet: &[u8]) -> Verdict {
+        self.send_skb(direction, packet, Skb::default())
+    }
+
+    pub fn send_skb(&mut self, direction: Direction, packet: &[u8], skb: Skb) -> Verdict {
+        let name = match direction {
+            Direction::Uplink => "weir_uplink",
+            Direction::Downlink => "weir_downlink",
+        };
+        let context = context(skb);
+        let options = TestRunOptions { data_in: Some(packet), ctx_in: Some(&context), ..TestRunOptions::new() };
+        let result = program(&mut self.object, name).test_run(options).expect("the kernel runs the program");
+        match result.return_value.cast_signed() {
+            -1 => Verdict::Pass,
+            2 => Verdict::Drop,
+            other => panic!("the program said {other}, which is neither NEXT nor SHOT"),
+        }
+    }
+
+    pub fn word(&self) -> Word {
+        let map: Array<_, Word> = self.object.map("word").unwrap().try_into().unwrap();
+        map.get(&0, 0).unwrap()
+    }
+
+    pub fn counters(&self) -> Counters {
+        let map: PerCpuArray<_, Counters> = self.object.map("counters").unwrap().try_into().unwrap();
+        let mut sum = Counters::default();
+        for one in map.get(&0, 0).unwrap().iter() {
+            add(&mut sum.uplink, &one.uplink);
+            add(&mut sum.downlink, &one.downlink);
+            sum.parse_errors += one.parse_errors;
+        }
+        sum
+    }
+
+    /// What the ring buffer of hints holds; it can be asked for once.
+    pub fn hints(&mut self) -> Vec<Hint> {
+        let map = self.object.take_map("hints").expect("asked for once");
+        let mut ring: RingBuf<MapData> = map.try_into().unwrap();
+        let mut hints = vec![];
+        while let Some(item) = ring.next() {
+            let octets: [u8; 24] = (*item).try_into().unwrap();
+            let word = |at: usize| u32::from_ne_bytes(octets[at..at + 4].try_into().unwrap());
+            let long = |at: usize| u64::from_ne_bytes(octets[at..at + 8].try_into().unwrap());
+            hints.push(Hint { kind: word(0), direction: word(4), generation: long(8), boot_ns: long(16) });
+        }
+        hints
+    }
+}
+
+fn program<'a>(object: &'a mut Ebpf, name: &str) -> &'a mut SchedClassifier {
+    object.program_mut(name).unwrap().try_into().unwrap()
+}
+
+fn add(sum: &mut DirectionCounters, one: &DirectionCounters) {
+    for (sum, one) in [
+        (&mut sum.passed, one.passed),
+        (&mut sum.refused, one.refused),
+        (&mut sum.control, one.control),
+        (&mut sum.throttled, one.throttled),
+        (&mut sum.policed, one.policed),
+        (&mut sum.non_ip, one.non_ip),
+    ] {
+        sum.octets += one.octets;
+        sum.packets += one.packets;
+    }
+}
+
+/// So many octets in so many packets.
+pub fn tally(octets: u64, packets: u64) -> Tally {
+    Tally { octets, packets }
+}
+
+/// `struct __sk_buff` with the fields that the kernel lets a test set (`include/uapi/linux/bpf.h`).
+fn context(skb: Skb) -> [u8; 192] {
+    let mut context = [0; 192];
+    for (offset, value) in [(160, skb.wire_len), (164, skb.gso_segs), (176, skb.gso_size)] {
+        context[offset..offset + 4].copy_from_slice(&value.to_ne_bytes());
+    }
+    context
+}
