@@ -1,1 +1,54 @@
-//! tests
+//! Namespaces, captures, traffic and actors: what the scenarios and the demo are built on.
+
+pub mod bpffs;
+pub mod capture;
+pub mod cleanup;
+pub mod clock;
+pub mod eventually;
+pub mod http;
+pub mod netns;
+pub mod offload;
+pub mod process;
+pub mod topology;
+pub mod traffic;
+pub mod tun;
+
+/// Which way a packet crosses the metered link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// From the gateway to the internet.
+    Uplink,
+    /// From the internet to the gateway.
+    Downlink,
+}
+
+/// Packets or datagrams, and the octets they hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Count {
+    /// How many packets (or datagrams).
+    pub packets: u64,
+    /// How many octets; of what, the field that holds this count says.
+    pub octets: u64,
+}
+
+impl Count {
+    /// Adds one packet of `octets` octets.
+    pub const fn add(&mut self, octets: u64) {
+        self.packets += 1;
+        self.octets += octets;
+    }
+}
+
+impl std::ops::Add for Count {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { packets: self.packets + other.packets, octets: self.octets + other.octets }
+    }
+}
+
+impl std::iter::Sum for Count {
+    fn sum<I: Iterator<Item = Self>>(counts: I) -> Self {
+        counts.fold(Self::default(), |sum, count| sum + count)
+    }
+}

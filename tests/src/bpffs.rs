@@ -1,0 +1,66 @@
+//! A directory of a test's own, with a BPF file system in it, gone when the test is.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use nix::mount::{MsFlags, mount};
+
+use crate::cleanup::{self, Registration, Resource};
+
+/// The mount point's name within the directory.
+pub(crate) const MOUNT_NAME: &str = "bpf";
+
+/// `$TMPDIR/weir-<pid>-<n>-<label>`: for configs, ledgers, logs and, once mounted, pins.
+#[derive(Debug)]
+pub struct Workdir {
+    path: PathBuf,
+    // Dropped in this order: first the mount, then the directory.
+    mount: Option<Registration>,
+    _dir: Registration,
+}
+
+impl Workdir {
+    /// Makes the directory, open to its owner only.
+    pub fn new(label: &str) -> Result<Self> {
+        let path = std::env::temp_dir().join(cleanup::unique_name(label));
+        let ((), dir) = cleanup::register(Resource::Dir(path.clone()), || {
+            use std::os::unix::fs::DirBuilderExt as _;
+            fs::DirBuilder::new().mode(0o700).create(&path).with_context(|| format!("make {}", path.display()))
+        })?;
+        Ok(Self { path, mount: None, _dir: dir })
+    }
+
+    /// Makes the directory and mounts a BPF file system at its `bpf`. Needs root.
+    pub fn with_bpffs(label: &str) -> Result<Self> {
+        crate::netns::require_root()?;
+        let mut workdir = Self::new(label)?;
+        let point = workdir.bpf();
+        fs::create_dir(&point).with_context(|| format!("make {}", point.display()))?;
+        let ((), registration) = cleanup::register(Resource::Mount(point.clone()), || {
+            mount(Some("bpf"), &point, Some("bpf"), MsFlags::empty(), None::<&str>)
+                .with_context(|| format!("mount a BPF file system at {}", point.display()))
+        })?;
+        workdir.mount = Some(registration);
+        Ok(workdir)
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the BPF file system is, if there is one.
+    #[must_use]
+    pub fn bpf(&self) -> PathBuf {
+        self.path.join(MOUNT_NAME)
+    }
+
+    /// Writes `text` to the file `name` in the directory and answers its path.
+    pub fn write(&self, name: &str, text: &str) -> Result<PathBuf> {
+        let path = self.path.join(name);
+        fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+        Ok(path)
+    }
+}

@@ -1,0 +1,80 @@
+//! A JSON client inside a namespace, for the charging server's administration.
+
+use std::sync::Once;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::netns::Namespace;
+
+/// How long one answer may take.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// Talks to one server with one bearer token.
+#[derive(Debug, Clone)]
+pub struct Client {
+    namespace: Namespace,
+    base: String,
+    token: String,
+}
+
+impl Client {
+    /// A client in `namespace` for `base`, such as `http://192.0.2.1:8080`.
+    #[must_use]
+    pub fn new(namespace: &Namespace, base: &str, token: &str) -> Self {
+        Self { namespace: namespace.clone(), base: base.trim_end_matches('/').into(), token: token.into() }
+    }
+
+    /// GET: what is at `path`.
+    pub fn get(&self, path: &str) -> Result<Value> {
+        self.call(Method::GET, path, None)
+    }
+
+    /// POST: `body` to `path`.
+    pub fn post(&self, path: &str, body: &Value) -> Result<Value> {
+        self.call(Method::POST, path, Some(body))
+    }
+
+    /// PUT: `body` at `path`.
+    pub fn put(&self, path: &str, body: &Value) -> Result<Value> {
+        self.call(Method::PUT, path, Some(body))
+    }
+
+    /// DELETE: nothing at `path` any more.
+    pub fn delete(&self, path: &str) -> Result<Value> {
+        self.call(Method::DELETE, path, None)
+    }
+
+    /// One request; an answer without body is null, one that is no success an error with the body in it.
+    fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
+        install_crypto();
+        let url = format!("{}{path}", self.base);
+        let what = format!("{method} {url}");
+        let exchange = async {
+            let client = reqwest::Client::builder().no_proxy().timeout(ANSWER).build()?;
+            let mut request = client.request(method, &url).bearer_auth(&self.token);
+            if let Some(body) = body {
+                request = request.json(body);
+            }
+            let answer = request.send().await?;
+            Ok::<_, reqwest::Error>((answer.status(), answer.text().await?))
+        };
+        let (status, text) = self.namespace.block_on(exchange)?.with_context(|| what.clone())?;
+        ensure!(status.is_success(), "{what}: {status}: {text}");
+        if text.is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_str(&text).with_context(|| format!("{what}: no JSON in {text:?}"))
+    }
+}
+
+/// The client is built without a default for its cryptography; it wants one even for plain HTTP.
+fn install_crypto() {
+    static INSTALL: Once = Once::new();
+    INSTALL.call_once(|| {
+        // Somebody else may have installed one before: any will do.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    });
+}

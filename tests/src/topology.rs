@@ -1,0 +1,275 @@
+//! The world of every scenario: `client — gateway — internet`, with one or two uplinks between the latter.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use anyhow::{Context as _, Result};
+
+use crate::capture::{Capture, Classifier, End};
+use crate::netns::Namespace;
+use crate::offload::{Switch, set_gro, set_segmentation};
+use crate::tun::Pump;
+
+/// The gateway's interface towards the client.
+pub const LAN: &str = "lan0";
+
+/// The client's only interface.
+pub const CLIENT: &str = "eth0";
+
+/// The client's addresses.
+pub const CLIENT_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 64, 0, 2));
+/// The client's IPv6 address.
+pub const CLIENT_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0x64, 0, 0, 0, 0, 0, 2));
+
+/// A host in the internet that is reached over whichever uplink the gateway prefers.
+pub const HOST_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+/// The same host's IPv6 address.
+pub const HOST_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
+
+/// What an uplink is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Medium {
+    /// A veth pair: Ethernet.
+    Veth,
+    /// Two TUN devices and a pump: raw IP, link type 65534.
+    RawIp,
+}
+
+/// How the world shall be.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// `wan0`, and `wan1` if there are two.
+    pub uplinks: Vec<Medium>,
+    /// Offloads of both ends of an uplink. Off, as it must be for exact captures: the kernel segments after the TC hook.
+    pub segmentation: Switch,
+    /// Whether the gateway merges what it receives on its uplinks (veth only).
+    pub gro: Switch,
+    /// Octets of the longest IP packet on an uplink, 1280 to 1500.
+    pub mtu: u16,
+}
+
+impl Default for Layout {
+    fn default() -> Self {
+        Self { uplinks: vec![Medium::Veth], segmentation: Switch::Off, gro: Switch::Off, mtu: 1500 }
+    }
+}
+
+impl Layout {
+    /// As the default, with GRO on the gateway's end.
+    #[must_use]
+    pub fn with_gro() -> Self {
+        Self { gro: Switch::On, ..Self::default() }
+    }
+
+    /// As the default, with these uplinks.
+    #[must_use]
+    pub fn with_uplinks(uplinks: &[Medium]) -> Self {
+        Self { uplinks: uplinks.to_vec(), ..Self::default() }
+    }
+}
+
+/// Three namespaces, connected. Everything goes when it is dropped.
+#[derive(Debug)]
+pub struct Topology {
+    /// The uplinks, `wan0` first. (Dropped before the namespaces: a pump holds devices in two of them.)
+    pub uplinks: Vec<Uplink>,
+    /// Who uses the link.
+    pub client: Namespace,
+    /// Who is metered.
+    pub gateway: Namespace,
+    /// Everything beyond the modem, the charging server too.
+    pub internet: Namespace,
+    mtu: u16,
+}
+
+/// One uplink, seen from both ends.
+#[derive(Debug)]
+pub struct Uplink {
+    /// The interface in the gateway, `wan0` or `wan1`.
+    pub near: String,
+    /// The interface in the internet, `modem0` or `modem1`: where the oracle listens.
+    pub far: String,
+    /// The gateway's addresses on it.
+    pub near_v4: IpAddr,
+    /// The gateway's IPv6 address on it.
+    pub near_v6: IpAddr,
+    /// The far end's address: traffic to it takes this uplink, and so do the answers, whichever is preferred.
+    pub far_v4: IpAddr,
+    /// The far end's IPv6 address.
+    pub far_v6: IpAddr,
+    /// Carries and counts the packets of a raw-IP uplink.
+    pub pump: Option<Pump>,
+    index: u8,
+}
+
+impl Topology {
+    /// Builds the world; when this returns, the client reaches the internet over `wan0`.
+    pub fn build(layout: &Layout) -> Result<Self> {
+        let [client, gateway, internet] = ["client", "gateway", "internet"].map(Namespace::new);
+        let mut world =
+            Self { uplinks: Vec::new(), client: client?, gateway: gateway?, internet: internet?, mtu: layout.mtu };
+        for family in ["ipv4/conf/all", "ipv6/conf/all", "ipv6/conf/default"] {
+            world.gateway.sysctl(&format!("{family}/forwarding"), "1")?;
+        }
+        world.internet.ip_batch(&format!("addr add {HOST_V4}/32 dev lo\naddr add {HOST_V6}/128 dev lo nodad\n"))?;
+        world.add_lan()?;
+        for medium in &layout.uplinks {
+            world.add_uplink(*medium, layout.segmentation, layout.gro)?;
+        }
+        world.prefer(0)?;
+        world.settle()?;
+        Ok(world)
+    }
+
+    /// Waits until the kernels have sent the few reports that cannot be switched off, and the uplinks are quiet.
+    pub fn settle(&self) -> Result<()> {
+        let listen = |uplink: &Uplink| Capture::start(&self.internet, &uplink.far, End::Far, Classifier::default());
+        let captures: Result<Vec<_>> = self.uplinks.iter().map(listen).collect();
+        captures?.iter().try_for_each(|capture| capture.quiet().map(drop))
+    }
+
+    /// Adds the next uplink (`wan0`, `wan1`, …), up and with all its routes, but not preferred.
+    pub fn add_uplink(&mut self, medium: Medium, segmentation: Switch, gro: Switch) -> Result<()> {
+        let mut uplink = Uplink::numbered(u8::try_from(self.uplinks.len())?);
+        match medium {
+            Medium::Veth => {
+                connect((&self.gateway, &uplink.near), (&self.internet, &uplink.far), uplink.index + 1)?;
+                for (namespace, interface) in [(&self.gateway, &uplink.near), (&self.internet, &uplink.far)] {
+                    set_segmentation(namespace, interface, segmentation)?;
+                }
+                set_gro(&self.gateway, &uplink.near, gro)?;
+            }
+            Medium::RawIp => {
+                uplink.pump =
+                    Some(Pump::join((&self.gateway, &uplink.near), (&self.internet, &uplink.far)).context("pump")?);
+            }
+        }
+        let (near, far, mtu) = (&uplink.near, &uplink.far, self.mtu);
+        let (near4, near6, far4, far6) = (uplink.near_v4, uplink.near_v6, uplink.far_v4, uplink.far_v6);
+        // A long queue, where there is one: what is lost behind the meter makes the two ends differ.
+        self.gateway.ip_batch(&format!(
+            "link set {near} mtu {mtu} txqueuelen 20000\naddr add {near4}/24 dev {near}\naddr add {near6}/64 dev {near} nodad\n"
+        ))?;
+        self.internet.ip_batch(&format!(
+            "link set {far} mtu {mtu} txqueuelen 20000\naddr add {far4}/24 dev {far}\naddr add {far6}/64 dev {far} nodad\n"
+        ))?;
+        let table = uplink.table();
+        self.internet.ip(&format!("rule add from {far4} lookup {table}"))?;
+        self.internet.ip(&format!("-6 rule add from {far6} lookup {table}"))?;
+        self.uplinks.push(uplink);
+        self.raise(self.uplinks.len() - 1)
+    }
+
+    /// Sets an uplink up at both ends and gives it its neighbours and routes, which the kernel forgets when a link goes down.
+    pub fn raise(&self, index: usize) -> Result<()> {
+        let uplink = self.uplink(index)?;
+        let (near, far) = (&uplink.near, &uplink.far);
+        self.gateway.ip(&format!("link set {near} up"))?;
+        self.internet.ip(&format!("link set {far} up"))?;
+        if uplink.pump.is_none() {
+            let number = uplink.index + 1;
+            introduce(&self.gateway, near, &mac(number, 2), &[uplink.far_v4, uplink.far_v6])?;
+            introduce(&self.internet, far, &mac(number, 1), &[uplink.near_v4, uplink.near_v6])?;
+        }
+        let metric = 100 * (u32::from(uplink.index) + 1);
+        let table = uplink.table();
+        let (near4, near6, far4, far6) = (uplink.near_v4, uplink.near_v6, uplink.far_v4, uplink.far_v6);
+        self.gateway.ip_batch(&format!(
+            "route replace default via {far4} dev {near} metric {metric}\nroute replace default via {far6} dev {near} metric {metric}\n"
+        ))?;
+        self.internet.ip_batch(&format!(
+            "route replace default via {near4} dev {far} table {table}\nroute replace default via {near6} dev {far} table {table}\n"
+        ))
+    }
+
+    /// Sets an uplink down at the gateway, as when a modem loses its network.
+    pub fn lower(&self, index: usize) -> Result<()> {
+        self.gateway.ip(&format!("link set {} down", self.uplink(index)?.near)).map(drop)
+    }
+
+    /// Makes the traffic between the client and [`HOST_V4`] or [`HOST_V6`] take this uplink, both ways.
+    pub fn prefer(&self, index: usize) -> Result<()> {
+        let uplink = self.uplink(index)?;
+        let (near, far) = (&uplink.near, &uplink.far);
+        self.gateway.ip_batch(&format!(
+            "route replace default via {} dev {near} metric 10\nroute replace default via {} dev {near} metric 10\n",
+            uplink.far_v4, uplink.far_v6,
+        ))?;
+        self.internet.ip_batch(&format!(
+            "route replace default via {} dev {far}\nroute replace default via {} dev {far}\n",
+            uplink.near_v4, uplink.near_v6,
+        ))
+    }
+
+    /// Octets of the longest IP packet on an uplink.
+    #[must_use]
+    pub const fn mtu(&self) -> u16 {
+        self.mtu
+    }
+
+    fn uplink(&self, index: usize) -> Result<&Uplink> {
+        self.uplinks.get(index).with_context(|| format!("there is no uplink {index}"))
+    }
+
+    fn add_lan(&self) -> Result<()> {
+        connect((&self.client, CLIENT), (&self.gateway, LAN), 0)?;
+        let (gateway4, gateway6) = ("10.64.0.1", "fd00:64::1");
+        self.client.ip_batch(&format!(
+            "addr add {CLIENT_V4}/24 dev {CLIENT}\naddr add {CLIENT_V6}/64 dev {CLIENT} nodad\nlink set {CLIENT} up\n"
+        ))?;
+        self.gateway.ip_batch(&format!(
+            "addr add {gateway4}/24 dev {LAN}\naddr add {gateway6}/64 dev {LAN} nodad\nlink set {LAN} up\n"
+        ))?;
+        introduce(&self.client, CLIENT, &mac(0, 2), &[gateway4.parse()?, gateway6.parse()?])?;
+        introduce(&self.gateway, LAN, &mac(0, 1), &[CLIENT_V4, CLIENT_V6])?;
+        self.client.ip_batch(&format!(
+            "route add default via {gateway4} dev {CLIENT}\nroute add default via {gateway6} dev {CLIENT}\n"
+        ))
+    }
+}
+
+impl Uplink {
+    fn numbered(index: u8) -> Self {
+        let v4 = |host| IpAddr::V4(Ipv4Addr::new(198, 18, index, host));
+        let v6 = |host| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, u16::from(index) + 1, 0, 0, 0, 0, host));
+        Self {
+            near: format!("wan{index}"),
+            far: format!("modem{index}"),
+            near_v4: v4(2),
+            near_v6: v6(2),
+            far_v4: v4(1),
+            far_v6: v6(1),
+            pump: None,
+            index,
+        }
+    }
+
+    /// The internet's routing table for what this uplink's far end answers.
+    fn table(&self) -> u32 {
+        100 + u32::from(self.index)
+    }
+}
+
+/// A locally administered address: which pair, which end.
+fn mac(pair: u8, end: u8) -> String {
+    format!("02:00:00:00:{pair:02x}:{end:02x}")
+}
+
+/// A veth pair between two namespaces.
+fn connect(one: (&Namespace, &str), other: (&Namespace, &str), pair: u8) -> Result<()> {
+    one.0
+        .ip(&format!(
+            "link add {} address {} type veth peer name {} address {} netns {}",
+            one.1,
+            mac(pair, 1),
+            other.1,
+            mac(pair, 2),
+            other.0.name(),
+        ))
+        .map(drop)
+}
+
+/// Tells an interface who lives at `mac`, so that nobody has to ask and no query disturbs a count.
+fn introduce(namespace: &Namespace, interface: &str, mac: &str, neighbours: &[IpAddr]) -> Result<()> {
+    let line = |address| format!("neigh replace {address} lladdr {mac} dev {interface} nud permanent\n");
+    namespace.ip_batch(&neighbours.iter().map(line).collect::<String>())
+}

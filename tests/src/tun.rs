@@ -1,0 +1,134 @@
+//! A raw-IP link out of two TUN devices and the thread that carries every packet between them, counting.
+
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use anyhow::{Context as _, Result, ensure};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::netns::Namespace;
+use crate::offload::interface_request;
+use crate::{Count, Direction};
+
+/// How long the pump waits for a packet before it looks whether it shall stop, in milliseconds.
+const TICK: u16 = 20;
+
+/// More than the longest IP packet.
+const PACKET: usize = 65_536;
+
+/// Carries packets between a TUN device in the gateway and one in the internet until it is dropped.
+#[derive(Debug)]
+pub struct Pump {
+    carried: Arc<Carried>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Result<()>>>,
+}
+
+#[derive(Debug, Default)]
+struct Carried {
+    uplink: Counter,
+    downlink: Counter,
+}
+
+#[derive(Debug, Default)]
+struct Counter {
+    packets: AtomicU64,
+    octets: AtomicU64,
+}
+
+impl Pump {
+    /// Makes the TUN device `near.1` in `near.0` and `far.1` in `far.0` (both raw IP, link type 65534) and joins them.
+    pub fn join(near: (&Namespace, &str), far: (&Namespace, &str)) -> Result<Self> {
+        let mut near = open(near.0, near.1)?;
+        let mut far = open(far.0, far.1)?;
+        let (carried, stop) = (Arc::new(Carried::default()), Arc::new(AtomicBool::new(false)));
+        let (counts, stopped) = (Arc::clone(&carried), Arc::clone(&stop));
+        let thread = std::thread::Builder::new()
+            .name("pump".into())
+            .spawn(move || pump(&mut near, &mut far, &counts, &stopped))?;
+        Ok(Self { carried, stop, thread: Some(thread) })
+    }
+
+    /// IP octets (L3) and packets carried so far in this direction.
+    #[must_use]
+    pub fn carried(&self, direction: Direction) -> Count {
+        let counter = match direction {
+            Direction::Uplink => &self.carried.uplink,
+            Direction::Downlink => &self.carried.downlink,
+        };
+        Count { packets: counter.packets.load(Ordering::SeqCst), octets: counter.octets.load(Ordering::SeqCst) }
+    }
+
+    /// Fails when the pump has given up, with its reason.
+    pub fn stop(mut self) -> Result<()> {
+        self.stop.store(true, Ordering::SeqCst);
+        let thread = self.thread.take().context("the pump runs once")?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+impl Drop for Pump {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn open(namespace: &Namespace, name: &str) -> Result<File> {
+    namespace.run_in(|| -> Result<File> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open("/dev/net/tun")
+            .context("open /dev/net/tun")?;
+        let mut request = interface_request(name)?;
+        request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_TUN | libc::IFF_NO_PI)?;
+        // SAFETY: TUNSETIFF reads and writes one ifreq, which lives on this stack.
+        let answer = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
+        ensure!(answer == 0, "make TUN device {name}: {}", std::io::Error::last_os_error());
+        Ok(file)
+    })?
+}
+
+fn pump(near: &mut File, far: &mut File, carried: &Carried, stop: &AtomicBool) -> Result<()> {
+    let mut packet = vec![0; PACKET];
+    while !stop.load(Ordering::SeqCst) {
+        let mut ready = [PollFd::new(near.as_fd(), PollFlags::POLLIN), PollFd::new(far.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut ready, PollTimeout::from(TICK)) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error).context("poll the TUN devices"),
+        }
+        carry(near, far, &mut packet, &carried.uplink).context("uplink")?;
+        carry(far, near, &mut packet, &carried.downlink).context("downlink")?;
+    }
+    Ok(())
+}
+
+/// Carries what is there, at most a handful, so that the other direction has its turn.
+fn carry(from: &mut File, to: &mut File, packet: &mut [u8], counter: &Counter) -> Result<()> {
+    for _ in 0..64 {
+        let length = match from.read(packet) {
+            Ok(length) => length,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+            // The device is down: nothing to carry for now.
+            Err(error) if error.raw_os_error() == Some(libc::EIO) => return Ok(()),
+            Err(error) => return Err(error).context("read from TUN"),
+        };
+        counter.packets.fetch_add(1, Ordering::SeqCst);
+        counter.octets.fetch_add(length as u64, Ordering::SeqCst);
+        match to.write(&packet[..length]) {
+            Ok(_) => {}
+            Err(error) if error.raw_os_error() == Some(libc::EIO) => {}
+            Err(error) => return Err(error).context("write to TUN"),
+        }
+    }
+    Ok(())
+}
