@@ -1,4 +1,4 @@
-//! `cargo xtask lint`: formatting, clippy with warnings as errors, house rules, licences and advisories.
+//! `cargo xtask lint`: formatting, clippy with warnings as errors, house rules, licences and sources of the dependencies.
 
 use std::process::Command;
 
@@ -82,6 +82,6 @@ fn dependencies(workspace: &Workspace) -> anyhow::Result<()> {
         return Ok(());
     }
     let mut command = Command::new("cargo");
-    command.current_dir(&workspace.root).args(["deny", "--locked", "--all-features", "check"]);
+    command.current_dir(&workspace.root).args(["deny", "--locked", "check", "bans", "licenses", "sources"]);
     run(command)
 }
