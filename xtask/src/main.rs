@@ -4,6 +4,7 @@ mod build;
 mod children;
 mod ci;
 mod clean;
+mod compiler;
 mod leftovers;
 mod lint;
 mod privilege;

@@ -6,6 +6,7 @@ use anyhow::{Context as _, bail};
 
 use crate::{
     children::{complain, run_logged, say},
+    compiler::Compiler,
     signals, system_packages,
     toolchain::{self, Toolchain},
     workspace::{Workspace, on_path},
@@ -56,7 +57,7 @@ fn with_what_is_here(workspace: &Workspace) -> anyhow::Result<Option<Toolchain>>
 
 fn with_source_for_nightly(workspace: &Workspace) -> anyhow::Result<Option<Toolchain>> {
     let linker_here = on_path("bpf-linker").is_some() || toolchain::own_linker(workspace).exists();
-    if !linker_here || toolchain::Compiler::Nightly.is_complete() || on_path("rustup").is_none() {
+    if !linker_here || Compiler::Nightly.is_complete() || on_path("rustup").is_none() {
         return Ok(None);
     }
     say("  asking rustup for the source of `core` for nightly (a few seconds)");
@@ -68,7 +69,7 @@ fn with_source_for_nightly(workspace: &Workspace) -> anyhow::Result<Option<Toolc
 }
 
 fn with_debian_compiler(workspace: &Workspace) -> anyhow::Result<Option<Toolchain>> {
-    if !system_packages::are_possible() || toolchain::Compiler::Debian.is_complete() {
+    if !system_packages::are_possible() || Compiler::Debian.is_complete() {
         return Ok(None);
     }
     let linker_here = on_path("bpf-linker").is_some() || toolchain::own_linker(workspace).exists();

@@ -10,50 +10,16 @@ use anyhow::Context as _;
 
 use crate::{
     children::{self, answer_of},
+    compiler::{Compiler, DEBIAN_RUSTC, nightly},
     workspace::{Workspace, forget_outer_package, on_path},
 };
 
-/// Where Debian's `rustc-web` puts the compiler; rustup's comes earlier on `PATH` and stays what it was.
-const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 /// As aya builds its programs, and the first instruction set with fetching atomics (Linux 5.12).
 const RUST_FLAGS: &str = "-Ctarget-cpu=v3\x1f-Cdebuginfo=2\x1f-Clink-arg=--btf";
 /// The smallest program that needs everything: the compiler, the source of `core`, and the linker. Its profile is the
 /// workspace's own, so that `core` is compiled once for both.
 const PROBE: [(&str, &str); 2] =
     [("Cargo.toml", include_str!("probe/manifest.txt")), ("src/main.rs", include_str!("probe/program.txt"))];
-
-/// The two kinds of compiler that can build `core` for BPF.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Compiler {
-    /// rustup's nightly with its component `rust-src`.
-    Nightly,
-    /// Debian's `rustc-web` with `rust-web-src`; a stable compiler, so unstable flags are unlocked by environment.
-    Debian,
-}
-
-impl Compiler {
-    /// Whether compiler and source are on this machine.
-    pub(crate) fn is_complete(self) -> bool {
-        let sysroot = answer_of(self.rustc().args(["--print", "sysroot"]));
-        sysroot.is_some_and(|root| Path::new(&root).join("lib/rustlib/src/rust/library/core/Cargo.toml").exists())
-    }
-
-    fn rustc(self) -> Command {
-        let mut command = match self {
-            Self::Nightly => nightly("rustc"),
-            Self::Debian => Command::new(DEBIAN_RUSTC),
-        };
-        command.env_remove("LD_LIBRARY_PATH");
-        command
-    }
-}
-
-/// A program of rustup's nightly; never fetches a toolchain that isn't there.
-fn nightly(program: &str) -> Command {
-    let mut command = Command::new("rustup");
-    command.args(["run", "nightly", program]).env("RUSTUP_AUTO_INSTALL", "0").env_remove("RUSTUP_TOOLCHAIN");
-    command
-}
 
 /// A compiler and a linker that are meant to work together.
 #[derive(Debug)]
