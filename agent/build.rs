@@ -1,15 +1,33 @@
-//! Puts the BPF object where the agent can embed it: `$WEIR_BPF_OBJECT`, or what `cargo xtask build` has left.
-use std::{env, error::Error, fs, path::PathBuf};
+//! Puts the BPF object where the agent embeds it: `$WEIR_BPF_OBJECT`, or what `cargo xtask build` has left in the target directory.
 
-fn main() -> Result<(), Box<dyn Error>> {
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+fn main() -> ExitCode {
     println!("cargo::rerun-if-env-changed=WEIR_BPF_OBJECT");
-    let object = match env::var_os("WEIR_BPF_OBJECT") {
-        Some(path) => PathBuf::from(path),
-        None => PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("../target/bpf/weir-meter.o"),
-    };
+    match embed() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("cargo::error={error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn embed() -> Result<(), String> {
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set: this runs under cargo only")?);
+    let object = env::var_os("WEIR_BPF_OBJECT").map(PathBuf::from).or_else(|| in_target_directory(&out));
+    let missing = || "the BPF object is missing: run \"cargo xtask build\"".to_owned();
+    let object = object.filter(|path| path.is_file()).ok_or_else(missing)?;
     println!("cargo::rerun-if-changed={}", object.display());
-    let embedded = PathBuf::from(env::var("OUT_DIR")?).join("weir-meter.o");
-    fs::copy(&object, embedded)
-        .map_err(|error| format!("no BPF object at {}: {error}; `cargo xtask build` makes one", object.display()))?;
-    Ok(())
+    let copied = fs::copy(&object, out.join("weir-meter.o"));
+    copied.map(|_| ()).map_err(|error| format!("copy the BPF object {}: {error}", object.display()))
+}
+
+/// The target directory is one of `OUT_DIR`'s ancestors, wherever the caller has moved it.
+fn in_target_directory(out: &Path) -> Option<PathBuf> {
+    out.ancestors().map(|directory| directory.join("bpf/weir-meter.o")).find(|path| path.is_file())
 }
