@@ -224,7 +224,7 @@ impl Hints {
     /// Takes the next hint, if there is one.
     pub fn take(&mut self) -> Option<Hint> {
         let entry = self.ring.next()?;
-        let octets: &[u8; size_of::<Hint>()] = entry.as_ref().try_into().ok()?;
+        let octets: &[u8; size_of::<Hint>()] = (&*entry).try_into().ok()?;
         // SAFETY: `Hint` is made of integers alone, so that any octets are one; the source need not be aligned.
         Some(unsafe { ptr::read_unaligned(octets.as_ptr().cast()) })
     }
