@@ -6,4 +6,5 @@ pub mod config;
 pub mod datapath;
 pub mod link;
 pub mod quota;
+pub mod reporter;
 pub mod units;

@@ -1,0 +1,245 @@
+//! Reads what came back (docs/protocol.md, section 1.2): lenient about what it does not know, strict about what it counts.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::http::Reply;
+use crate::quota::{Answer, FailureHandling, FinalUnitAction, GrantedUnit, Operation, Outcome, ResultCode};
+use crate::units::{InvocationSequenceNumber, Octets, RatingGroup, SessionRef};
+
+/// What an answer has to fit to be the answer to a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// The operation that was asked for.
+    pub operation: Operation,
+    /// The message's number, which the answer repeats.
+    pub number: InvocationSequenceNumber,
+    /// The rating group whose units are looked for.
+    pub rating_group: RatingGroup,
+    /// Octets the message asked for, if it did.
+    pub requested: Option<Octets>,
+}
+
+/// Judges one reply. Pure.
+#[must_use]
+pub fn decode(expected: &Expected, reply: &Reply) -> Outcome {
+    match reply.status {
+        200 | 201 => positive(expected, reply),
+        204 => match expected.operation {
+            Operation::Release | Operation::Event => Outcome::Answered(EMPTY),
+            Operation::Create | Operation::Update => unanswered(reply, "204 without the body that was asked for"),
+        },
+        401 => unanswered(reply, "401: the token is not accepted"),
+        408 | 429 => unanswered(reply, "a status that asks to try again later"),
+        404 if lost(expected.operation, reply) => Outcome::ContextNotFound,
+        status @ 400..=499 => Outcome::Rejected { status, cause: Problem::of(&reply.body).cause(status) },
+        500..=599 => unanswered(reply, &Problem::of(&reply.body).cause(reply.status)),
+        300..=399 => unanswered(reply, "a redirection, which is not followed"),
+        _ => unanswered(reply, "a status that means nothing here"),
+    }
+}
+
+const EMPTY: Answer = Answer { session_ref: None, granted: None, failure_handling: None };
+
+fn unanswered(reply: &Reply, reason: &str) -> Outcome {
+    Outcome::Unanswered { retry_after: reply.retry_after, reason: format!("HTTP {}: {reason}", reply.status) }
+}
+
+/// Only an update or a release names a session that the server could have lost.
+fn lost(operation: Operation, reply: &Reply) -> bool {
+    match operation {
+        Operation::Update | Operation::Release => {
+            Problem::of(&reply.body).cause.is_some_and(|cause| cause == "CONTEXT_NOT_FOUND")
+        }
+        Operation::Create | Operation::Event => false,
+    }
+}
+
+fn positive(expected: &Expected, reply: &Reply) -> Outcome {
+    if expected.operation == Operation::Release && reply.body.is_empty() {
+        return Outcome::Answered(EMPTY);
+    }
+    let response: ChargingDataResponse = match serde_json::from_slice(&reply.body) {
+        Ok(response) => response,
+        Err(error) => return unanswered(reply, &format!("the body is not a ChargingDataResponse: {error}")),
+    };
+    let number = expected.number.get();
+    match (response.invocation_sequence_number, expected.operation) {
+        (Some(echo), _) if echo == number => {}
+        // The standard has no body here at all.
+        (None, Operation::Release) => {}
+        (Some(echo), _) => return unanswered(reply, &format!("the answer is to number {echo}, not to {number}")),
+        (None, _) => return unanswered(reply, "the answer does not say to which number"),
+    }
+    let session_ref = match (expected.operation, &reply.location) {
+        (Operation::Create, location) => match location.as_deref().and_then(session_ref) {
+            Some(session_ref) => Some(session_ref),
+            None => return unanswered(reply, "the session was not named: no usable Location"),
+        },
+        (Operation::Update | Operation::Release | Operation::Event, _) => None,
+    };
+    let granted = match expected.operation {
+        Operation::Create | Operation::Update => granted(expected, &response),
+        Operation::Release | Operation::Event => None,
+    };
+    let handling = response.invocation_result.and_then(|result| result.failure_handling);
+    Outcome::Answered(Answer { session_ref, granted, failure_handling: handling.as_deref().and_then(failure_handling) })
+}
+
+/// The last segment of a `Location`, absolute or relative.
+fn session_ref(location: &str) -> Option<SessionRef> {
+    let path = location.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
+    let (_, last) = path.rsplit_once('/').unwrap_or(("", path));
+    // It goes back into a path as it is: only what may stand there unescaped or escaped (RFC 3986 section 3.3).
+    let fine = last.bytes().all(|c| c.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%".contains(&c));
+    (fine && !last.is_empty() && last != "." && last != "..").then(|| SessionRef::new(last))
+}
+
+/// The units for our rating group; when units were asked for, no word of them is no unit.
+fn granted(expected: &Expected, response: &ChargingDataResponse) -> Option<GrantedUnit> {
+    let group = expected.rating_group.get();
+    let of = |wanted: Option<u32>| {
+        response.multiple_unit_information.iter().flatten().find(move |i| i.rating_group == wanted)
+    };
+    let Some(information) = of(Some(group)).or_else(|| of(None)) else {
+        return expected.requested.map(|_| GrantedUnit::none());
+    };
+    if expected.requested.is_none() && information.granted_unit.is_none() {
+        return None;
+    }
+    let offered = information.granted_unit.as_ref().and_then(|unit| unit.total_volume).unwrap_or(0);
+    let result = result_code(information.result_code.as_deref(), offered);
+    let octets = if result == ResultCode::Success { Octets::new(offered) } else { Octets::ZERO };
+    let threshold = information.volume_quota_threshold.filter(|threshold| *threshold > 0);
+    Some(GrantedUnit {
+        result,
+        octets,
+        volume_quota_threshold: threshold.map(Octets::new),
+        validity_time: seconds(information.validity_time),
+        quota_holding_time: seconds(information.quota_holding_time),
+        final_unit: information.final_unit_indication.as_ref().and_then(final_unit),
+    })
+}
+
+/// A code that is not known, or none, is judged by what came with it.
+fn result_code(code: Option<&str>, offered: u64) -> ResultCode {
+    match code {
+        Some("SUCCESS") => ResultCode::Success,
+        Some("QUOTA_LIMIT_REACHED") => ResultCode::QuotaLimitReached,
+        // QUOTA_MANAGEMENT_NOT_APPLICABLE belongs here: without a quota there is no ceiling to open the gate to.
+        Some(
+            "END_USER_SERVICE_DENIED"
+            | "END_USER_SERVICE_REJECTED"
+            | "USER_UNKNOWN"
+            | "RATING_FAILED"
+            | "QUOTA_MANAGEMENT"
+            | "QUOTA_MANAGEMENT_NOT_APPLICABLE",
+        ) => ResultCode::Denied,
+        Some(_) | None if offered > 0 => ResultCode::Success,
+        Some(_) | None => ResultCode::Denied,
+    }
+}
+
+/// 0 = off.
+fn seconds(seconds: Option<u64>) -> Option<Duration> {
+    seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs)
+}
+
+/// An action that is not known still says that these are the last units: the plain one is taken.
+fn final_unit(indication: &FinalUnitIndication) -> Option<FinalUnitAction> {
+    match indication.final_unit_action.as_deref() {
+        None | Some("") => None,
+        Some(action) => Some(final_unit_action(action).unwrap_or(FinalUnitAction::Terminate)),
+    }
+}
+
+/// The word for a final unit action.
+pub(crate) fn final_unit_action(word: &str) -> Option<FinalUnitAction> {
+    match word {
+        "TERMINATE" => Some(FinalUnitAction::Terminate),
+        "REDIRECT" => Some(FinalUnitAction::Redirect),
+        "RESTRICT_ACCESS" => Some(FinalUnitAction::RestrictAccess),
+        _ => None,
+    }
+}
+
+/// The word for a failure handling.
+pub(crate) fn failure_handling(word: &str) -> Option<FailureHandling> {
+    match word {
+        "TERMINATE" => Some(FailureHandling::Terminate),
+        "CONTINUE" => Some(FailureHandling::Continue),
+        "RETRY_AND_TERMINATE" => Some(FailureHandling::RetryAndTerminate),
+        _ => None,
+    }
+}
+
+/// A problem document (RFC 9457) with 3GPP's cause, or what OAuth has in its place (RFC 6749 section 5.2).
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Problem {
+    pub(crate) cause: Option<String>,
+    pub(crate) title: Option<String>,
+    pub(crate) detail: Option<String>,
+    pub(crate) error: Option<String>,
+    pub(crate) error_description: Option<String>,
+}
+
+impl Problem {
+    /// Reads a body; one that is no problem document says nothing.
+    pub(crate) fn of(body: &[u8]) -> Self {
+        serde_json::from_slice(body).unwrap_or_default()
+    }
+
+    /// The cause, or the nearest thing to it.
+    pub(crate) fn cause(self, status: u16) -> String {
+        self.cause.or(self.error).or(self.title).unwrap_or_else(|| format!("status {status} without a cause"))
+    }
+}
+
+// What is received: only what is used, each member optional, unknown ones ignored.
+
+#[derive(Deserialize)]
+struct ChargingDataResponse {
+    #[serde(rename = "invocationSequenceNumber")]
+    invocation_sequence_number: Option<u32>,
+    #[serde(rename = "invocationResult")]
+    invocation_result: Option<InvocationResult>,
+    #[serde(rename = "multipleUnitInformation")]
+    multiple_unit_information: Option<Vec<MultipleUnitInformation>>,
+}
+
+#[derive(Deserialize)]
+struct InvocationResult {
+    #[serde(rename = "failureHandling")]
+    failure_handling: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct MultipleUnitInformation {
+    #[serde(rename = "resultCode")]
+    result_code: Option<String>,
+    #[serde(rename = "ratingGroup")]
+    rating_group: Option<u32>,
+    #[serde(rename = "grantedUnit")]
+    granted_unit: Option<WireGrantedUnit>,
+    #[serde(rename = "validityTime")]
+    validity_time: Option<u64>,
+    #[serde(rename = "quotaHoldingTime")]
+    quota_holding_time: Option<u64>,
+    #[serde(rename = "volumeQuotaThreshold")]
+    volume_quota_threshold: Option<u64>,
+    #[serde(rename = "finalUnitIndication")]
+    final_unit_indication: Option<FinalUnitIndication>,
+}
+
+#[derive(Deserialize)]
+struct WireGrantedUnit {
+    #[serde(rename = "totalVolume")]
+    total_volume: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct FinalUnitIndication {
+    #[serde(rename = "finalUnitAction")]
+    final_unit_action: Option<String>,
+}

@@ -1,0 +1,171 @@
+//! Answers that are not as ours would be: some are fine, the others are no answer.
+
+use std::time::Duration;
+
+use super::expected;
+use crate::quota::{Answer, FinalUnitAction, GrantedUnit, Operation, Outcome, ResultCode};
+use crate::reporter::http::retry_after;
+use crate::reporter::{Reply, decode};
+use crate::units::Octets;
+
+fn reply(status: u16, body: &str) -> Reply {
+    Reply { status, location: Some("/x/ref-1".to_owned()), body: body.as_bytes().to_vec(), ..Reply::default() }
+}
+
+fn answer(body: &str) -> Answer {
+    match decode(&expected(Operation::Update, 1), &reply(200, body)) {
+        Outcome::Answered(answer) => answer,
+        other => panic!("{body}: {other:?}"),
+    }
+}
+
+fn granted(information: &str) -> GrantedUnit {
+    let body = format!(r#"{{"invocationSequenceNumber":1,"multipleUnitInformation":[{information}]}}"#);
+    answer(&body).granted.unwrap_or_else(|| panic!("{information}: no units"))
+}
+
+fn is_unanswered(operation: Operation, reply: &Reply) -> bool {
+    matches!(decode(&expected(operation, 1), reply), Outcome::Unanswered { .. })
+}
+
+#[test]
+fn what_is_not_known_is_passed_over() {
+    let unit = granted(
+        r#"{"ratingGroup":10,"resultCode":"SUCCESS","grantedUnit":{"totalVolume":7,"time":3},"x":[1],"triggers":[{"y":1}]}"#,
+    );
+    assert_eq!((unit.octets, unit.result), (Octets::new(7), ResultCode::Success));
+    let body = r#"{"invocationSequenceNumber":1,"invocationResult":{"failureHandling":"PRAY"},"z":null}"#;
+    assert_eq!(answer(body).failure_handling, None);
+}
+
+#[test]
+fn an_empty_or_absent_grant_is_zero() {
+    for information in [
+        r#"{"ratingGroup":10,"resultCode":"SUCCESS","grantedUnit":{}}"#,
+        r#"{"ratingGroup":10,"resultCode":"SUCCESS"}"#,
+        r#"{"ratingGroup":10,"resultCode":"SUCCESS","grantedUnit":null}"#,
+        r#"{"ratingGroup":10,"resultCode":"RATING_FAILED","grantedUnit":{"totalVolume":5}}"#,
+    ] {
+        assert_eq!(granted(information).octets, Octets::ZERO, "{information}");
+    }
+    assert_eq!(answer(r#"{"invocationSequenceNumber":1}"#).granted, Some(GrantedUnit::none()));
+}
+
+#[test]
+fn only_the_own_rating_group_counts() {
+    assert_eq!(
+        granted(r#"{"ratingGroup":11,"resultCode":"SUCCESS","grantedUnit":{"totalVolume":5}}"#),
+        GrantedUnit::none()
+    );
+    let two =
+        r#"{"ratingGroup":11,"grantedUnit":{"totalVolume":5}},{"ratingGroup":10,"grantedUnit":{"totalVolume":6}}"#;
+    assert_eq!(granted(two).octets, Octets::new(6));
+    assert_eq!(granted(r#"{"grantedUnit":{"totalVolume":8}}"#).octets, Octets::new(8));
+}
+
+#[test]
+fn zero_is_off_and_large_grants_fit() {
+    let unit = granted(
+        r#"{"ratingGroup":10,"grantedUnit":{"totalVolume":9223372036854775808},"validityTime":0,"quotaHoldingTime":0,"volumeQuotaThreshold":0}"#,
+    );
+    assert_eq!(unit.octets, Octets::new(1 << 63));
+    assert_eq!((unit.validity_time, unit.quota_holding_time, unit.volume_quota_threshold), (None, None, None));
+}
+
+#[test]
+fn a_result_code_that_is_not_known_is_judged_by_its_units() {
+    assert_eq!(
+        granted(r#"{"ratingGroup":10,"resultCode":"OK","grantedUnit":{"totalVolume":5}}"#).result,
+        ResultCode::Success
+    );
+    assert_eq!(granted(r#"{"ratingGroup":10,"resultCode":"NO"}"#).result, ResultCode::Denied);
+}
+
+#[test]
+fn an_empty_final_unit_action_is_none_and_an_unknown_one_blocks() {
+    let with = |action: &str| {
+        granted(&format!(r#"{{"ratingGroup":10,"finalUnitIndication":{{"finalUnitAction":{action}}}}}"#)).final_unit
+    };
+    assert_eq!(with(r#""""#), None);
+    assert_eq!(with("null"), None);
+    assert_eq!(with(r#""RESTRICT_ACCESS""#), Some(FinalUnitAction::RestrictAccess));
+    assert_eq!(with(r#""EXPLODE""#), Some(FinalUnitAction::Terminate));
+}
+
+#[test]
+fn garbage_is_no_answer() {
+    for body in [
+        "",
+        "<html>",
+        "[]",
+        "{}",
+        "null",
+        r#"{"invocationSequenceNumber":2}"#,
+        r#"{"invocationSequenceNumber":"1"}"#,
+        r#"{"invocationSequenceNumber":1,"multipleUnitInformation":[{"ratingGroup":10,"grantedUnit":{"totalVolume":"7"}}]}"#,
+        r#"{"invocationSequenceNumber":1,"multipleUnitInformation":[{"ratingGroup":10,"grantedUnit":{"totalVolume":-1}}]}"#,
+        r#"{"invocationSequenceNumber":1,"multipleUnitInformation":[{"ratingGroup":10,"grantedUnit":{"totalVolume":1.5}}]}"#,
+        r#"{"invocationSequenceNumber":1,"multipleUnitInformation":{"ratingGroup":10}}"#,
+    ] {
+        for operation in [Operation::Create, Operation::Update, Operation::Event] {
+            assert!(is_unanswered(operation, &reply(200, body)), "{operation:?} {body}");
+        }
+    }
+}
+
+#[test]
+fn a_release_is_answered_with_204_or_200() {
+    for (status, body, fine) in [
+        (204, "", true),
+        (200, "", true),
+        (200, "{}", true),
+        (200, r#"{"invocationSequenceNumber":1}"#, true),
+        (200, r#"{"invocationSequenceNumber":2}"#, false),
+        (200, "garbage", false),
+        (202, "", false),
+    ] {
+        assert_eq!(!is_unanswered(Operation::Release, &reply(status, body)), fine, "{status} {body}");
+    }
+    assert!(is_unanswered(Operation::Update, &reply(204, "")));
+}
+
+#[test]
+fn only_the_last_segment_of_a_location_is_used() {
+    let with = |location: Option<&str>| {
+        let reply = Reply { location: location.map(str::to_owned), ..reply(201, r#"{"invocationSequenceNumber":1}"#) };
+        match decode(&expected(Operation::Create, 1), &reply) {
+            Outcome::Answered(answer) => answer.session_ref.map(|session_ref| session_ref.to_string()),
+            _ => None,
+        }
+    };
+    for location in ["https://c.example/a/b/ref-1", "/a/ref-1", "ref-1", "/a/ref-1/", "/a/ref-1?x=/y"] {
+        assert_eq!(with(Some(location)).as_deref(), Some("ref-1"), "{location}");
+    }
+    for location in [None, Some(""), Some("/"), Some("/a/.."), Some("/a/b c"), Some("/a/\"")] {
+        assert_eq!(with(location), None, "{location:?}");
+    }
+}
+
+#[test]
+fn statuses_mean_what_the_profile_says() {
+    for status in [100, 202, 301, 307, 401, 408, 429, 500, 502, 503, 504, 600] {
+        assert!(is_unanswered(Operation::Update, &reply(status, "")), "{status}");
+    }
+    let plain = Outcome::Rejected { status: 404, cause: "status 404 without a cause".to_owned() };
+    assert_eq!(decode(&expected(Operation::Update, 1), &reply(404, "<html>")), plain);
+    let lost = reply(404, r#"{"cause":"CONTEXT_NOT_FOUND"}"#);
+    assert_eq!(decode(&expected(Operation::Release, 1), &lost), Outcome::ContextNotFound);
+    let rejected = Outcome::Rejected { status: 404, cause: "CONTEXT_NOT_FOUND".to_owned() };
+    assert_eq!(decode(&expected(Operation::Create, 1), &lost), rejected);
+}
+
+#[test]
+fn retry_after_is_seconds_or_a_date_against_the_servers_own() {
+    let date = Some("2026-11-23T08:00:00Z".parse().unwrap());
+    assert_eq!(retry_after("7", None), Some(Duration::from_secs(7)));
+    assert_eq!(retry_after("Mon, 23 Nov 2026 08:01:30 GMT", date), Some(Duration::from_secs(90)));
+    assert_eq!(retry_after("Mon, 23 Nov 2026 07:00:00 GMT", date), Some(Duration::ZERO));
+    assert_eq!(retry_after("Mon, 23 Nov 2026 08:01:30 GMT", None), None);
+    assert_eq!(retry_after("99999999", None), Some(Duration::from_hours(24)));
+    assert_eq!(retry_after("soon", date), None);
+}
