@@ -134,7 +134,8 @@ impl Session {
         session.passed = larger(passed, base.saturating_add(stored.closed));
         session.throttled = larger(throttled, session.opening.base_throttled.saturating_add(stored.closed_throttled));
         session.checkpoint = (session.passed, session.throttled);
-        session.live = reading.is_some();
+        session.orphan = stored.orphaned;
+        session.live = reading.is_some() && !session.orphan;
         session.session_ref = stored.session_ref;
         session.reported = stored.reported;
         session.next_container = stored.next_container;
