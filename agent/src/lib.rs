@@ -4,6 +4,7 @@ pub mod args;
 pub mod clock;
 pub mod config;
 pub mod datapath;
+pub mod ledger;
 pub mod link;
 pub mod quota;
 pub mod reporter;

@@ -1,0 +1,250 @@
+//! The ledger: what was used, sealed, granted and acknowledged, in one `SQLite` file that survives a power cut.
+//!
+//! Everything the quota core records is committed here, a batch in one transaction (write-ahead log, `synchronous=FULL`), before
+//! the next command is carried out. The schema itself refuses what must never happen: a sealed message or a closed container
+//! that changes, one that is deleted without an acknowledgement, a gap in the numbers, a second message in flight.
+//!
+//! The interface is synchronous: a commit is one append to the log and one sync, a few milliseconds on flash.
+
+mod apply;
+mod history;
+mod open;
+mod report;
+mod rows;
+mod types;
+mod words;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use nix::fcntl::Flock;
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+
+use self::apply::Batch;
+use self::rows::{Account, SessionRow};
+pub use self::types::{
+    Buffered, Committed, Granularity, LabelledContainer, Scope, SealRequest, SealedMessage, SessionAudit, SetAside,
+    Usage, UsageBucket,
+};
+use crate::clock::Moment;
+use crate::quota::{MessageKey, Record, StoredSession};
+use crate::units::{BootId, ChargingId, LocalSequenceNumber};
+
+/// The open ledger. There is one per file: a lock beside it keeps a second agent away.
+#[derive(Debug)]
+pub struct Ledger {
+    db: Connection,
+    boot: BootId,
+    /// Attempts of the messages that were sealed in this run; any other stored message may have been sent before.
+    attempts: HashMap<MessageKey, u32>,
+    /// Held for as long as the ledger is open; behind `db`, so that it is let go last.
+    _lock: Option<Flock<File>>,
+}
+
+impl Ledger {
+    /// Opens the ledger at `path` and creates it (mode 0600) when it is missing; `:memory:` keeps it in memory. `boot` is the
+    /// boot we live in: labels of sessions of an earlier boot are taken from what was recorded then.
+    ///
+    /// Refused with a word on what to do: a missing or read-only directory, a ledger that another agent holds, a file that is
+    /// no ledger, a schema newer than this agent.
+    pub fn open(path: impl AsRef<Path>, boot: BootId) -> Result<Self> {
+        let opened = open::open(path.as_ref())?;
+        Ok(Self { db: opened.connection, boot, attempts: HashMap::new(), _lock: opened.lock })
+    }
+
+    /// Writes a batch in one transaction: all of it, or (on any error, `seal`'s included) nothing.
+    ///
+    /// `moment` turns the records' instants into labels. `seal` is called for each sealed message, inside the transaction, and
+    /// makes its exact bytes; it must not send them.
+    pub fn commit(
+        &mut self,
+        records: &[Record],
+        moment: &Moment,
+        seal: &mut dyn FnMut(&SealRequest) -> Result<Vec<u8>>,
+    ) -> Result<Committed> {
+        if records.is_empty() {
+            return Ok(Committed::default());
+        }
+        let transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut batch =
+            Batch { db: &transaction, boot: &self.boot, moment, committed: Committed::default(), sealed: Vec::new() };
+        for record in records {
+            batch.apply(record, seal).with_context(|| format!("the ledger cannot take {}", subject(record)))?;
+        }
+        let Batch { committed, sealed, .. } = batch;
+        transaction.commit().context("the ledger cannot commit")?;
+        // In this order: what is sealed in the batch that voids an older message of its session is new.
+        self.forget_settled(records);
+        self.attempts.extend(sealed.into_iter().map(|key| (key, 0)));
+        Ok(committed)
+    }
+
+    /// All sessions that are not closed, in the order of their opening, exactly as the records told them.
+    pub fn restore(&self) -> Result<Vec<StoredSession>> {
+        rows::open_sessions(&self.db)?.into_iter().map(|row| self.stored_session(row)).collect()
+    }
+
+    /// A sealed message, exactly as it is to be sent; `None` when it is not stored, or set aside.
+    pub fn message(&self, key: MessageKey) -> Result<Option<SealedMessage>> {
+        let attempts = self.attempts.get(&key).copied();
+        let sql = "SELECT operation, subscriber, session_ref, body FROM message JOIN session USING (charging_id) \
+            WHERE charging_id = ?1 AND number = ?2 AND state = 'outstanding'";
+        let mut statement = self.db.prepare_cached(sql)?;
+        let message = statement.query_row(params![key.session, key.number], |row| {
+            Ok(SealedMessage {
+                key,
+                operation: row.get(0)?,
+                subscriber: row.get(1)?,
+                session_ref: row.get(2)?,
+                body: row.get(3)?,
+                attempts: attempts.unwrap_or(0),
+                retransmission: attempts != Some(0),
+            })
+        });
+        Ok(message.optional()?)
+    }
+
+    /// Counts an attempt to send a message, before its first byte leaves, and answers how many this run has made.
+    ///
+    /// This costs no commit. The server has to be told of a retransmission, and after a crash nobody knows whether the message
+    /// had left; so only a message sealed in this very run, and never attempted in it, goes out as a first transmission.
+    pub fn count_attempt(&mut self, key: MessageKey) -> Result<u32> {
+        ensure!(
+            rows::message(&self.db, key)?.is_some(),
+            "message {} of session {} is not in the ledger: it cannot be sent",
+            key.number,
+            key.session
+        );
+        // A message of an earlier run starts at one attempt of this run: it is a retransmission all the same.
+        let attempts = self.attempts.entry(key).or_insert(0);
+        *attempts = attempts.saturating_add(1);
+        Ok(*attempts)
+    }
+
+    /// True when a session of that name was ever opened, so that a random name can be drawn again.
+    pub fn knows(&self, session: ChargingId) -> Result<bool> {
+        Ok(self.db.prepare_cached("SELECT 1 FROM session WHERE charging_id = ?1")?.exists([session])?)
+    }
+
+    /// The books of each open session.
+    pub fn audit(&self) -> Result<Vec<SessionAudit>> {
+        report::audit(&self.db)
+    }
+
+    /// Usage that is recorded but neither acknowledged nor set aside.
+    pub fn buffered(&self) -> Result<Buffered> {
+        report::buffered(&self.db)
+    }
+
+    /// The messages that the server refused for good, oldest first.
+    pub fn in_doubt(&self) -> Result<Vec<SetAside>> {
+        report::in_doubt(&self.db)
+    }
+
+    /// Usage by hour, day or month (UTC) in which its container was closed, by subscriber and time.
+    pub fn usage_history(&self, granularity: Granularity, scope: Scope) -> Result<Vec<UsageBucket>> {
+        history::usage(&self.db, granularity, scope)
+    }
+
+    /// A setting as it was stored.
+    pub fn setting(&self, key: &str) -> Result<Option<String>> {
+        let mut statement = self.db.prepare_cached("SELECT value FROM setting WHERE key = ?1")?;
+        Ok(statement.query_row([key], |row| row.get(0)).optional()?)
+    }
+
+    /// Stores a setting, durably.
+    pub fn set_setting(&mut self, key: &str, value: &str) -> Result<()> {
+        self.db
+            .prepare_cached("INSERT OR REPLACE INTO setting (key, value) VALUES (?1, ?2)")?
+            .execute([key, value])
+            .with_context(|| format!("storing the setting {key}"))?;
+        Ok(())
+    }
+
+    fn stored_session(&self, row: SessionRow) -> Result<StoredSession> {
+        let session = row.opening.session;
+        let closed = rows::total(&self.db, session, Account::Closed)?;
+        let pending = self.contiguous(session, row.next_unsealed, row.next_container)?;
+        let outstanding = rows::outstanding(&self.db, session)?;
+        if let Some(message) = &outstanding {
+            self.contiguous(session, message.first_container, message.end_container)?;
+        }
+        Ok(StoredSession {
+            opening: row.opening,
+            session_ref: row.session_ref,
+            closing: row.closing,
+            orphaned: row.orphaned,
+            closed: closed.online,
+            closed_throttled: closed.offline,
+            reported: row.reported,
+            next_container: row.next_container,
+            next_message: row.next_message,
+            pending,
+            outstanding: outstanding.map(|row| row.message),
+            grant: rows::grant(&self.db, session)?,
+            grace: row.grace,
+            checkpoint: rows::checkpoint(&self.db, session)?.map(|row| (row.passed, row.throttled)),
+        })
+    }
+
+    /// The containers of a range, none missing.
+    fn contiguous(
+        &self,
+        session: ChargingId,
+        from: LocalSequenceNumber,
+        to: LocalSequenceNumber,
+    ) -> Result<Vec<crate::quota::Container>> {
+        let containers: Vec<_> =
+            rows::containers(&self.db, session, from, to)?.into_iter().map(|labelled| labelled.container).collect();
+        let expected = to.get().saturating_sub(from.get());
+        ensure!(
+            u32::try_from(containers.len()) == Ok(expected),
+            "the ledger is damaged: of session {session} {expected} containers from {from} are expected, {} are there",
+            containers.len()
+        );
+        Ok(containers)
+    }
+
+    /// Drops the attempt counts of messages that are settled.
+    fn forget_settled(&mut self, records: &[Record]) {
+        for record in records {
+            match record {
+                Record::MessageAcknowledged { key, .. } | Record::MessageSetAside { key, .. } => {
+                    self.attempts.remove(key);
+                }
+                Record::Orphaned { session } => self.attempts.retain(|key, _| key.session != *session),
+                Record::SessionOpened(_)
+                | Record::ContainerClosed { .. }
+                | Record::MessageSealed { .. }
+                | Record::GraceOpened { .. }
+                | Record::SessionClosing { .. }
+                | Record::SessionClosed { .. }
+                | Record::Checkpoint { .. } => {}
+            }
+        }
+    }
+}
+
+/// What a record is about, for errors.
+fn subject(record: &Record) -> String {
+    let of = |key: &MessageKey| format!("message {} of session {}", key.number, key.session);
+    match record {
+        Record::SessionOpened(opening) => format!("the opening of session {}", opening.session),
+        Record::ContainerClosed { session, container } => {
+            format!("container {} of session {session}", container.number)
+        }
+        Record::MessageSealed { session, message } => format!("message {} of session {session}", message.number),
+        Record::MessageAcknowledged { key, .. } => format!("the acknowledgement of {}", of(key)),
+        Record::MessageSetAside { key, .. } => format!("the setting aside of {}", of(key)),
+        Record::Orphaned { session } => format!("the loss of session {session}"),
+        Record::GraceOpened { session, .. } => format!("the grace of session {session}"),
+        Record::SessionClosing { session, .. } => format!("the closing of session {session}"),
+        Record::SessionClosed { session } => format!("the end of session {session}"),
+        Record::Checkpoint { session, .. } => format!("a checkpoint of session {session}"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

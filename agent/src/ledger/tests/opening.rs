@@ -1,0 +1,109 @@
+//! Opening a ledger: who may, where, and what is refused.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+
+use super::{SESSION, boot, commit, opened, told};
+use crate::ledger::Ledger;
+
+fn fresh() -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("ledger.db");
+    (directory, path)
+}
+
+fn pragma(ledger: &Ledger, name: &str) -> String {
+    let value = |row: &rusqlite::Row<'_>| Ok(format!("{:?}", row.get_ref(0)?));
+    ledger.db.pragma_query_value(None, name, value).expect("a pragma")
+}
+
+#[test]
+fn a_commit_is_synced_before_it_counts() {
+    let (_directory, path) = fresh();
+    let ledger = Ledger::open(&path, boot()).expect("opens");
+    assert_eq!(pragma(&ledger, "synchronous"), "Integer(2)", "FULL");
+    assert_eq!(pragma(&ledger, "journal_mode"), "Text([119, 97, 108])", "wal");
+    assert_eq!(pragma(&ledger, "foreign_keys"), "Integer(1)");
+    assert_eq!(pragma(&ledger, "user_version"), "Integer(1)");
+    assert_eq!(pragma(&ledger, "application_id"), format!("Integer({})", 0x7765_6972));
+    assert_eq!(pragma(&ledger, "integrity_check"), "Text([111, 107])", "ok");
+}
+
+#[test]
+fn all_its_files_are_for_the_owner_alone() {
+    let (directory, path) = fresh();
+    fs::write(&path, "").expect("an empty file");
+    fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("a mode");
+    let mut ledger = Ledger::open(&path, boot()).expect("opens");
+    commit(&mut ledger, &[opened(SESSION)]).expect("commits");
+    let files: Vec<_> = fs::read_dir(directory.path()).expect("lists").map(|file| file.expect("a file")).collect();
+    assert!(files.len() >= 3, "database, log, lock: {files:?}");
+    for file in files {
+        let mode = file.metadata().expect("metadata").permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{}", file.path().display());
+    }
+}
+
+#[test]
+fn a_second_agent_is_refused_and_told_who_the_first_is() {
+    let (_directory, path) = fresh();
+    let first = Ledger::open(&path, boot()).expect("opens");
+    let error = told(Ledger::open(&path, boot()));
+    assert!(error.contains("another agent") && error.contains("ledger.db.lock"), "{error}");
+    assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+    drop(first);
+    Ledger::open(&path, boot()).expect("free again");
+}
+
+#[test]
+fn a_missing_directory_is_named_with_what_to_do() {
+    let (directory, _) = fresh();
+    let missing = directory.path().join("not-there");
+    let error = told(Ledger::open(missing.join("ledger.db"), boot()));
+    assert!(error.contains(&format!("directory {} does not exist", missing.display())), "{error}");
+    assert!(error.contains("install -d -m 0700"), "{error}");
+}
+
+#[test]
+fn a_read_only_directory_is_named_with_what_to_do() {
+    let (directory, path) = fresh();
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o500)).expect("a mode");
+    // Root writes where modes forbid it, but not into sysfs.
+    let path = if nix::unistd::geteuid().is_root() { Path::new("/sys/kernel/ledger.db") } else { &path };
+    let error = told(Ledger::open(path, boot()));
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o700)).expect("a mode");
+    let parent = path.parent().expect("a parent");
+    assert!(error.contains(&format!("make the directory {} writable", parent.display())), "{error}");
+}
+
+#[test]
+fn a_newer_schema_is_refused_and_left_alone() {
+    let (_directory, path) = fresh();
+    drop(Ledger::open(&path, boot()).expect("opens"));
+    let database = Connection::open(&path).expect("opens");
+    database.pragma_update(None, "user_version", 2).expect("a version");
+    drop(database);
+    let error = told(Ledger::open(&path, boot()));
+    assert!(error.contains("schema version 2 is newer than version 1"), "{error}");
+    assert!(error.contains(&path.display().to_string()), "{error}");
+    let version: i32 = Connection::open(&path)
+        .and_then(|db| db.pragma_query_value(None, "user_version", |row| row.get(0)))
+        .expect("reads");
+    assert_eq!(version, 2);
+}
+
+#[test]
+fn a_file_of_another_kind_is_refused() {
+    let (_directory, path) = fresh();
+    fs::write(&path, "this is a letter, not a database, and it is long enough to be looked at by anybody")
+        .expect("a file");
+    let error = told(Ledger::open(&path, boot()));
+    assert!(error.contains("not a weir ledger, but some other file"), "{error}");
+    fs::remove_file(&path).expect("removes");
+    Connection::open(&path).and_then(|db| db.execute_batch("CREATE TABLE letter (text)")).expect("a database");
+    let error = told(Ledger::open(&path, boot()));
+    assert!(error.contains("another program's database"), "{error}");
+}

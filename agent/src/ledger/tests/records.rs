@@ -1,0 +1,302 @@
+//! What each kind of record does.
+
+use std::time::Duration;
+
+use super::{
+    SESSION, acknowledged, at, boot, bytes, closed, commit, container, grant, in_memory, key, label, message, moment,
+    opened, opening, sealed, wall,
+};
+use crate::clock::{Label, Moment};
+use crate::ledger::{Granularity, LabelledContainer, Ledger, Scope, SealRequest, Usage};
+use crate::quota::{Container, Grant, QuotaManagement, Record, Trigger};
+use crate::units::{BootId, BootInstant, Octets, SessionRef, UsedUnit};
+
+/// A session with its create answered.
+fn active() -> Ledger {
+    let mut ledger = in_memory();
+    let answer = Record::MessageAcknowledged {
+        key: key(0),
+        session_ref: Some(SessionRef::new("ref-1")),
+        grant: Some(grant(1 << 20)),
+    };
+    commit(&mut ledger, &[opened(SESSION), sealed(0, &[], 0), answer]).expect("commits");
+    ledger
+}
+
+/// What `seal` is asked for when `records` are committed.
+fn requests(ledger: &mut Ledger, records: &[Record], moment: &Moment) -> Vec<SealRequest> {
+    let mut requests = Vec::new();
+    let mut seal = |request: &SealRequest| {
+        requests.push(request.clone());
+        bytes(request)
+    };
+    ledger.commit(records, moment, &mut seal).expect("commits");
+    requests
+}
+
+#[test]
+fn an_opened_session_is_restored_as_it_was_opened() {
+    let mut ledger = in_memory();
+    assert!(!ledger.knows(SESSION).expect("reads"));
+    commit(&mut ledger, &[opened(SESSION)]).expect("commits");
+    let restored = ledger.restore().expect("restores");
+    assert_eq!(restored.len(), 1);
+    assert_eq!(restored[0].opening, opening(SESSION));
+    assert_eq!(restored[0].next_container.get(), 1);
+    assert_eq!(restored[0].next_message.get(), 0);
+    assert!(ledger.knows(SESSION).expect("reads"));
+}
+
+#[test]
+fn a_message_is_sealed_with_all_it_is_made_of() {
+    let mut ledger = active();
+    let offline = Container { quota_management: QuotaManagement::Offline, ..container(2, 9, 1) };
+    let batch = [
+        closed(1, 300, 700),
+        Record::ContainerClosed { session: SESSION, container: offline.clone() },
+        closed(3, 1, 1),
+        sealed(1, &[1, 2], 1000),
+    ];
+    let requests = requests(&mut ledger, &batch, &moment(100));
+    let labels = |container| LabelledContainer {
+        container,
+        first_usage: label(10),
+        last_usage: label(20),
+        closed_at: label(21),
+    };
+    let expected = SealRequest {
+        opening: opening(SESSION),
+        session_ref: Some(SessionRef::new("ref-1")),
+        message: message(1, &[1, 2], 1000),
+        containers: vec![labels(container(1, 300, 700)), labels(offline)],
+        sealed_at: label(30),
+    };
+    assert_eq!(requests, std::slice::from_ref(&expected));
+    let stored = ledger.message(key(1)).expect("reads").expect("is stored");
+    assert_eq!(stored.body, bytes(&expected).expect("bytes"));
+    assert_eq!(stored.session_ref, expected.session_ref);
+    let session = &ledger.restore().expect("restores")[0];
+    assert_eq!(session.closed, UsedUnit::new(301, 701));
+    assert_eq!(session.closed_throttled, UsedUnit::new(9, 1));
+    assert_eq!(session.reported, Octets::new(1000));
+    assert_eq!(session.pending, [container(3, 1, 1)]);
+}
+
+#[test]
+fn labels_stay_as_recorded_when_the_clock_steps() {
+    let mut ledger = active();
+    let unsynced = Label { wall: "1970-01-01T00:01:40Z".parse().expect("a time"), synced: false };
+    ledger.commit(&[closed(1, 1, 2)], &Moment { boot: at(100), label: unsynced }, &mut bytes).expect("commits");
+    let requests = requests(&mut ledger, &[sealed(1, &[1], 3)], &moment(100));
+    let first = Label { wall: "1970-01-01T00:00:10Z".parse().expect("a time"), synced: false };
+    assert_eq!(requests[0].containers[0].first_usage, first);
+    assert_eq!(requests[0].sealed_at, label(30));
+}
+
+#[test]
+fn what_a_power_cut_left_is_labelled_by_what_was_recorded_before_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("ledger.db");
+    let mut ledger = Ledger::open(&path, boot()).expect("opens");
+    let checkpoint = Record::Checkpoint {
+        session: SESSION,
+        passed: UsedUnit::new(1300, 2700),
+        throttled: UsedUnit::new(10, 20),
+        at: at(80),
+    };
+    let before = [opened(SESSION), sealed(0, &[], 0), acknowledged(0), closed(1, 1, 1), checkpoint];
+    commit(&mut ledger, &before).expect("commits");
+    drop(ledger);
+    let mut ledger = Ledger::open(&path, BootId::new("another boot")).expect("opens");
+    // Weeks later by the wall, five seconds after the boot: the instants of the old boot lie in the future of the new one.
+    let now = Moment { boot: at(5), label: label(2_000_000) };
+    let left = Container { trigger: Trigger::AbnormalRelease, ..container(2, 298, 698) };
+    let batch = [Record::ContainerClosed { session: SESSION, container: left }, sealed(1, &[1, 2], 998)];
+    let requests = requests(&mut ledger, &batch, &now);
+    let left = &requests[0].containers[1];
+    assert_eq!((left.first_usage, left.last_usage, left.closed_at), (label(20), label(80), label(80)));
+}
+
+#[test]
+fn an_acknowledgement_deletes_the_message_and_keeps_the_history() {
+    let mut ledger = active();
+    commit(&mut ledger, &[closed(1, 300, 700), closed(2, 1, 1), sealed(1, &[1], 1000)]).expect("commits");
+    let answer = Record::MessageAcknowledged {
+        key: key(1),
+        session_ref: None,
+        grant: Some(Grant { valid_until: None, holding: None, final_unit: None, ..grant(u64::MAX) }),
+    };
+    commit(&mut ledger, &[answer]).expect("commits");
+    assert_eq!(ledger.message(key(1)).expect("reads"), None);
+    let session = &ledger.restore().expect("restores")[0];
+    assert_eq!(session.session_ref, Some(SessionRef::new("ref-1")), "an answer without a name keeps it");
+    assert_eq!(session.grant.as_ref().expect("a grant").ceiling, Octets::MAX);
+    assert_eq!(session.outstanding, None);
+    let audit = &ledger.audit().expect("audits")[0];
+    assert_eq!(audit.acknowledged.online, UsedUnit::new(300, 700));
+    assert_eq!((audit.pending_containers, audit.grants, audit.granted), (1, 2, Octets::new(2 << 20)));
+    assert_eq!(audit.oldest_unreported, Some(label(10)));
+    assert_eq!(audit.drift(), Octets::ZERO);
+    let history = ledger.usage_history(Granularity::Month, Scope::Acknowledged).expect("a history");
+    assert_eq!(history.len(), 1);
+    assert_eq!(history[0].usage, Usage { online: UsedUnit::new(300, 700), offline: UsedUnit::ZERO });
+    assert_eq!(history[0].start, "2026-10-01T00:00:00Z".parse().expect("a time"));
+}
+
+#[test]
+fn a_late_second_answer_changes_nothing() {
+    let mut ledger = active();
+    commit(&mut ledger, &[closed(1, 300, 700), sealed(1, &[1], 1000)]).expect("commits");
+    let fresh = commit(&mut ledger, &[acknowledged(1)]).expect("commits");
+    assert!(fresh.repeated.is_empty());
+    let before = (ledger.restore().expect("restores"), ledger.audit().expect("audits"));
+    let late = Record::MessageAcknowledged {
+        key: key(0),
+        session_ref: Some(SessionRef::new("other")),
+        grant: Some(grant(5 << 20)),
+    };
+    let repeated = commit(&mut ledger, &[late, acknowledged(1)]).expect("commits");
+    assert_eq!(repeated.repeated, [key(0), key(1)]);
+    assert_eq!((ledger.restore().expect("restores"), ledger.audit().expect("audits")), before);
+}
+
+#[test]
+fn a_grace_is_remembered_until_the_next_grant() {
+    let mut ledger = active();
+    let grace = Record::GraceOpened { session: SESSION, ceiling: Octets::new(2 << 20), until: at(900) };
+    commit(&mut ledger, &[grace, sealed(1, &[], 0), acknowledged(1)]).expect("commits");
+    assert_eq!(ledger.restore().expect("restores")[0].grace, Some((Octets::new(2 << 20), at(900))));
+    let answer = Record::MessageAcknowledged { key: key(2), session_ref: None, grant: Some(grant(3 << 20)) };
+    commit(&mut ledger, &[sealed(2, &[], 0), answer]).expect("commits");
+    assert_eq!(ledger.restore().expect("restores")[0].grace, None);
+}
+
+#[test]
+fn a_message_set_aside_is_kept_and_shown_but_not_sent_again() {
+    let mut ledger = active();
+    commit(&mut ledger, &[closed(1, 300, 700), sealed(1, &[1], 1000)]).expect("commits");
+    let refused = Record::MessageSetAside { key: key(1), cause: "400 INVALID".to_owned() };
+    commit(&mut ledger, &[refused, closed(2, 1, 0), sealed(2, &[2], 1001)]).expect("the session goes on");
+    assert_eq!(ledger.message(key(1)).expect("reads"), None);
+    let in_doubt = ledger.in_doubt().expect("lists");
+    assert_eq!(in_doubt.len(), 1);
+    assert_eq!((in_doubt[0].key, in_doubt[0].cause.as_str()), (key(1), "400 INVALID"));
+    assert_eq!(in_doubt[0].usage.total(), Octets::new(1000));
+    assert_eq!((in_doubt[0].sealed_at, in_doubt[0].set_aside_at), (label(30), label(100)));
+    assert_eq!(ledger.buffered().expect("sums").octets, Octets::new(1), "what is set aside waits for nothing");
+    commit(&mut ledger, &[acknowledged(2), Record::SessionClosed { session: SESSION }]).expect("commits");
+    assert_eq!(ledger.in_doubt().expect("lists"), in_doubt, "it outlives its session");
+}
+
+#[test]
+fn what_a_lost_session_left_is_sealed_again_under_the_same_names_and_labels() {
+    let mut ledger = active();
+    let usage = [
+        closed(1, 1, 0),
+        sealed(1, &[1], 1),
+        acknowledged(1),
+        closed(2, 20, 0),
+        sealed(2, &[2], 21),
+        closed(3, 300, 0),
+    ];
+    commit(&mut ledger, &usage).expect("commits");
+    let lost = Record::Orphaned { session: SESSION };
+    ledger.commit(&[lost], &Moment { label: label(50_000), ..moment(100) }, &mut bytes).expect("commits");
+    assert_eq!(ledger.message(key(2)).expect("reads"), None, "the void message is not sent again");
+    let session = &ledger.restore().expect("restores")[0];
+    assert!(session.orphaned);
+    assert_eq!((&session.outstanding, session.next_message.get()), (&None, 3));
+    assert_eq!(session.pending, [container(2, 20, 0), container(3, 300, 0)]);
+    let requests = requests(&mut ledger, &[sealed(3, &[2, 3], 321)], &moment(200));
+    let containers = &requests[0].containers;
+    assert_eq!(containers.iter().map(|labelled| labelled.container.number.get()).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!(containers[0].closed_at, label(21), "labels stay as they were");
+    assert_eq!(ledger.audit().expect("audits")[0].drift(), Octets::ZERO);
+}
+
+#[test]
+fn a_closed_session_is_not_restored() {
+    let mut ledger = active();
+    commit(&mut ledger, &[Record::SessionClosing { session: SESSION, trigger: Trigger::Qht }]).expect("commits");
+    assert_eq!(ledger.restore().expect("restores")[0].closing, Some(Trigger::Qht));
+    commit(&mut ledger, &[Record::SessionClosed { session: SESSION }]).expect("commits");
+    assert_eq!(ledger.restore().expect("restores"), []);
+    assert!(ledger.knows(SESSION).expect("reads"), "its name is not given twice");
+}
+
+#[test]
+fn the_last_checkpoint_is_kept() {
+    let mut ledger = active();
+    for octets in [0, 5, 5, u64::MAX - 2000] {
+        let (passed, throttled) = (UsedUnit::new(1000 + octets, 2000), UsedUnit::new(10, 20));
+        commit(&mut ledger, &[Record::Checkpoint { session: SESSION, passed, throttled, at: at(5) }]).expect("commits");
+        assert_eq!(ledger.restore().expect("restores")[0].checkpoint, Some((passed, throttled)));
+    }
+}
+
+#[test]
+fn history_is_rolled_up_by_the_time_of_closing() {
+    let mut ledger = active();
+    // 2026-10-25T12:00Z, then 13:00Z less a nanosecond, 13:00Z, the next day, and 1 November.
+    let closings = [
+        (1, 0),
+        (2, 3600 * 1_000_000_000 - 1),
+        (4, at(3600).as_nanos()),
+        (8, at(86_400).as_nanos()),
+        (16, at(604_800).as_nanos()),
+    ];
+    let mut batch: Vec<_> = (1..)
+        .zip(closings)
+        .map(|(number, (octets, nanos))| {
+            let closed_at = BootInstant::from_nanos(nanos);
+            Record::ContainerClosed {
+                session: SESSION,
+                container: Container { closed_at, ..container(number, octets, 0) },
+            }
+        })
+        .collect();
+    batch.push(sealed(1, &[1, 2, 3], 7));
+    batch.push(acknowledged(1));
+    commit(&mut ledger, &batch).expect("commits");
+    let history = |granularity, scope| {
+        let buckets = ledger.usage_history(granularity, scope).expect("a history");
+        let told = |bucket: super::super::UsageBucket| (bucket.start.to_string(), bucket.usage.total().get());
+        buckets.into_iter().map(told).collect::<Vec<_>>()
+    };
+    let spans =
+        |spans: &[(&str, u64)]| spans.iter().map(|(start, octets)| ((*start).to_owned(), *octets)).collect::<Vec<_>>();
+    assert_eq!(
+        history(Granularity::Hour, Scope::Acknowledged),
+        spans(&[("2026-10-25T12:00:00Z", 3), ("2026-10-25T13:00:00Z", 4)])
+    );
+    assert_eq!(history(Granularity::Day, Scope::Acknowledged), spans(&[("2026-10-25T00:00:00Z", 7)]));
+    assert_eq!(
+        history(Granularity::Day, Scope::Recorded),
+        spans(&[("2026-10-25T00:00:00Z", 7), ("2026-10-26T00:00:00Z", 8), ("2026-11-01T00:00:00Z", 16)])
+    );
+    assert_eq!(
+        history(Granularity::Month, Scope::Recorded),
+        spans(&[("2026-10-01T00:00:00Z", 15), ("2026-11-01T00:00:00Z", 16)])
+    );
+}
+
+#[test]
+fn a_label_is_kept_to_the_microsecond() {
+    let mut ledger = active();
+    let fine = Label { wall: wall(100) + Duration::from_nanos(123_456_789), synced: true };
+    let sealed_at = requests(&mut ledger, &[sealed(1, &[], 0)], &Moment { boot: at(30), label: fine })[0].sealed_at;
+    assert_eq!(sealed_at.wall, wall(100) + Duration::from_micros(123_456));
+}
+
+#[test]
+fn settings_are_kept() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("ledger.db");
+    let mut ledger = Ledger::open(&path, boot()).expect("opens");
+    assert_eq!(ledger.setting("plan").expect("reads"), None);
+    ledger.set_setting("plan", r#"{"octets":1}"#).expect("stores");
+    ledger.set_setting("plan", r#"{"octets":2}"#).expect("stores");
+    drop(ledger);
+    let ledger = Ledger::open(&path, boot()).expect("opens");
+    assert_eq!(ledger.setting("plan").expect("reads").as_deref(), Some(r#"{"octets":2}"#));
+}
