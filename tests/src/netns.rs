@@ -35,6 +35,14 @@ const QUIET: [(&str, &str); 13] = [
     ("ipv6/conf/default/mldv2_unsolicited_report_interval", "1"),
 ];
 
+/// TCP looks every second whether a gate has opened again, instead of every two minutes, and does not give up for two.
+/// (The first of these exists since Linux 6.15; without it a scenario is slower, and no less right.)
+const PATIENT: [(&str, &str); 3] =
+    [("ipv4/tcp_rto_max_ms", "1000"), ("ipv4/tcp_retries2", "120"), ("ipv4/tcp_syn_retries", "60")];
+
+/// What a program in a namespace cannot reach, and would try to.
+const PROXIES: [&str; 6] = ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
+
 /// A network namespace of our own. It is removed, with the processes in it, when the last clone of this handle is dropped.
 #[derive(Debug, Clone)]
 pub struct Namespace(Arc<Inner>);
@@ -58,6 +66,11 @@ impl Namespace {
         let namespace = Self(Arc::new(Inner { name, file, _registration: registration }));
         for (key, value) in QUIET {
             namespace.sysctl(key, value)?;
+        }
+        for (key, value) in PATIENT {
+            if namespace.run_in(|| fs::exists(format!("/proc/sys/net/{key}")))?? {
+                namespace.sysctl(key, value)?;
+            }
         }
         namespace.ip("link set lo up")?;
         Ok(namespace)
@@ -96,6 +109,9 @@ impl Namespace {
         let file = Arc::clone(&self.0.file);
         let parent = getpid();
         let mut command = Command::new(program);
+        for proxy in PROXIES {
+            command.env_remove(proxy);
+        }
         // SAFETY: between fork and exec only system calls are made, no allocation and no lock.
         unsafe { command.pre_exec(move || enter_child(&file, parent)) };
         command

@@ -162,7 +162,7 @@ impl Log {
 pub struct WeirServer {
     /// Its process.
     pub actor: Actor,
-    /// `http://ADDRESS`, as it announced itself.
+    /// `http://ADDRESS` or `https://ADDRESS`, as it announced itself.
     pub url: String,
     /// The address in it.
     pub address: SocketAddr,
@@ -174,11 +174,11 @@ impl WeirServer {
         let mut command = namespace.command(binary("weir-server")?);
         command.args(args).current_dir(workdir.path());
         let mut actor = Actor::start("weir-server", command, workdir)?;
-        let line = actor.wait_for_line("listening on http://", READY)?;
-        let address = line.split("http://").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap_or_default();
-        let address: SocketAddr =
-            address.trim_end_matches('/').parse().with_context(|| format!("an address in {line:?}"))?;
-        Ok(Self { actor, url: format!("http://{address}"), address })
+        let line = actor.wait_for_line("listening on http", READY)?;
+        let url = line.split_once("listening on ").map_or("", |(_, url)| url).trim().trim_end_matches('/').to_owned();
+        let address = url.split_once("://").map_or("", |(_, address)| address);
+        let address = address.parse().with_context(|| format!("an address in {line:?}"))?;
+        Ok(Self { actor, url, address })
     }
 }
 

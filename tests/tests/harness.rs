@@ -14,12 +14,16 @@ use e2e::eventually::eventually;
 use e2e::http::Client;
 use e2e::netns::Namespace;
 use e2e::offload::{Switch, get};
-use e2e::process::Actor;
+use e2e::process::{Actor, binary};
 use e2e::topology::{CLIENT_V4, CLIENT_V6, HOST_V4, HOST_V6, Layout, Medium, Topology};
 use e2e::traffic::{Datagrams, TcpServer, Transfer, udp};
 use e2e::{Count, Direction};
 
 const SHORT: Duration = Duration::from_secs(10);
+
+/// A client and a host that speak with each other.
+const V4: (IpAddr, IpAddr) = (CLIENT_V4, HOST_V4);
+const V6: (IpAddr, IpAddr) = (CLIENT_V6, HOST_V6);
 
 /// The far-end capture on the first uplink.
 fn oracle(world: &Topology) -> Result<Capture> {
@@ -38,9 +42,13 @@ fn tcp_both_ways(world: &Topology, host: IpAddr, segment: Option<u16>) -> Result
 }
 
 /// Sends so many datagrams one way and expects the oracle to have seen just them, with `overhead` octets of headers each.
-fn datagrams_are_counted(world: &Topology, direction: Direction, datagrams: Datagrams, v6: Option<()>) -> Result<()> {
-    let (client, host, overhead) =
-        if v6.is_some() { (CLIENT_V6, HOST_V6, 40 + 8) } else { (CLIENT_V4, HOST_V4, 20 + 8) };
+fn datagrams_are_counted(
+    world: &Topology,
+    direction: Direction,
+    datagrams: Datagrams,
+    (client, host): (IpAddr, IpAddr),
+) -> Result<()> {
+    let overhead = if host.is_ipv6() { 40 + 8 } else { 20 + 8 };
     let capture = oracle(world)?;
     let flow = match direction {
         Uplink => udp(&world.client, (&world.internet, host), datagrams)?,
@@ -53,7 +61,9 @@ fn datagrams_are_counted(world: &Topology, direction: Direction, datagrams: Data
     let expected = Count { packets: count, octets: count * (u64::from(datagrams.payload) + overhead) };
     assert_eq!(totals.payload(direction), expected, "{totals:?}");
     let back = if direction == Uplink { Downlink } else { Uplink };
-    assert_eq!(totals.payload(back), Count::default(), "{totals:?}");
+    // Nothing else was on the wire, not even a query.
+    assert_eq!((totals.ip(direction), totals.ip(back)), (expected, Count::default()), "{totals:?}");
+    assert_eq!(totals.not_ip, Count::default(), "{totals:?}");
     Ok(())
 }
 
@@ -61,9 +71,9 @@ fn datagrams_are_counted(world: &Topology, direction: Direction, datagrams: Data
 fn udp_octets_in_the_capture_are_those_that_were_sent() -> Result<()> {
     let world = Topology::build(&Layout::default())?;
     for direction in [Uplink, Downlink] {
-        for v6 in [None, Some(())] {
-            datagrams_are_counted(&world, direction, Datagrams::of(2000, 1000), v6)?;
-            datagrams_are_counted(&world, direction, Datagrams::of(700, 1), v6)?;
+        for ends in [V4, V6] {
+            datagrams_are_counted(&world, direction, Datagrams::of(2000, 1000), ends)?;
+            datagrams_are_counted(&world, direction, Datagrams::of(700, 1), ends)?;
         }
     }
     Ok(())
@@ -73,23 +83,26 @@ fn udp_octets_in_the_capture_are_those_that_were_sent() -> Result<()> {
 fn udp_super_packets_are_cut_before_the_wire() -> Result<()> {
     let world = Topology::build(&Layout::with_gro())?;
     for direction in [Uplink, Downlink] {
-        datagrams_are_counted(&world, direction, Datagrams::of(1600, 1200).with_segments(16), None)?;
+        datagrams_are_counted(&world, direction, Datagrams::of(1600, 1200).with_segments(16), V4)?;
     }
     Ok(())
 }
 
-/// What the far end saw and what the gateway's end saw, when nothing is merged on the way, must be the same.
+/// Where nothing is merged on the way, both ends see the same frames, and agree to the octet.
 #[test]
 fn both_ends_of_the_wire_agree_about_tcp() -> Result<()> {
     let world = Topology::build(&Layout::default())?;
     for (host, segment) in [(HOST_V4, None), (HOST_V6, None), (HOST_V4, Some(536))] {
+        let near = Capture::start(&world.gateway, "wan0", End::Near, Classifier::default())?;
         let far = oracle(&world)?;
         tcp_both_ways(&world, host, segment)?;
-        let far = far.stop()?;
+        let (near, far) = (near.stop()?, far.stop()?);
         for direction in [Uplink, Downlink] {
+            assert_eq!(near.ip(direction), far.ip(direction), "{direction:?} with {host}");
             plausible(&far, direction, segment.unwrap_or(1448))?;
         }
     }
+    assert_eq!(world.lost(0)?, 0);
     Ok(())
 }
 
@@ -138,7 +151,7 @@ fn the_pump_of_a_raw_ip_link_carries_what_the_capture_sees() -> Result<()> {
     for (direction, before) in [Uplink, Downlink].into_iter().zip(before) {
         assert_eq!(before + totals.ip(direction), pump.carried(direction), "{direction:?}");
     }
-    datagrams_are_counted(&world, Uplink, Datagrams::of(500, 900), None)
+    datagrams_are_counted(&world, Uplink, Datagrams::of(500, 900), V4)
 }
 
 #[test]
@@ -193,9 +206,9 @@ fn each_far_end_is_reached_over_its_own_uplink() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_link_that_was_down_carries_again() -> Result<()> {
-    let world = Topology::build(&Layout::with_uplinks(&[Medium::Veth, Medium::Veth]))?;
+/// Takes the first uplink, of this medium, down and up again under traffic, then goes over to the second.
+fn down_and_up_again(medium: Medium) -> Result<()> {
+    let world = Topology::build(&Layout::with_uplinks(&[medium, Medium::Veth]))?;
     let server = TcpServer::start(&world.internet, HOST_V4)?;
     let flow = server.flow(&world.client, Transfer::endless(Downlink, 1_000_000))?;
     flow.carries(100_000, SHORT)?;
@@ -203,12 +216,17 @@ fn a_link_that_was_down_carries_again() -> Result<()> {
     flow.stalls(Duration::from_millis(300), SHORT)?;
     world.raise(0)?;
     world.prefer(0)?;
-    flow.carries(100_000, Duration::from_secs(20))?;
-    let report = flow.stop()?;
-    assert!(report.delivered >= 200_000);
+    flow.carries(100_000, SHORT)?;
+    assert!(flow.stop()?.delivered >= 200_000);
     world.lower(0)?;
     world.prefer(1)?;
     server.transfer(&world.client, Transfer::of(Uplink, 50_000)).map(drop)
+}
+
+#[test]
+fn a_link_that_was_down_carries_again() -> Result<()> {
+    down_and_up_again(Medium::Veth)?;
+    down_and_up_again(Medium::RawIp)
 }
 
 #[test]
@@ -217,7 +235,9 @@ fn an_actor_is_heard_and_dies_with_its_namespace() -> Result<()> {
     let namespace = Namespace::new("actor")?;
     let mut command = namespace.command("sh");
     command.args(["-c", "echo ready; trap 'echo bye; exit 3' TERM; while :; do sleep 0.05; done"]);
-    let mut actor = Actor::start("shell", command, &workdir)?;
+    // It must outlive the thread that has started it.
+    let mut actor = std::thread::scope(|scope| scope.spawn(|| Actor::start("shell", command, &workdir)).join())
+        .expect("the starting thread")?;
     assert_eq!(actor.wait_for_line("ready", SHORT)?, "ready");
     assert_eq!(actor.terminate(SHORT)?.code(), Some(3));
     assert!(actor.stdout().contains("bye"));
@@ -227,6 +247,19 @@ fn an_actor_is_heard_and_dies_with_its_namespace() -> Result<()> {
     let mut child = namespace.command("sleep").arg("1000").spawn()?;
     drop(namespace);
     eventually("the daemon's end", SHORT, || child.try_wait()?.context("it lives")).map(drop)
+}
+
+#[test]
+fn what_is_missing_is_said_clearly() {
+    let error = binary("weir-that-nobody-built").expect_err("it does not exist");
+    assert!(format!("{error:#}").contains("cargo xtask test"), "{error:#}");
+    let refused = std::thread::spawn(|| {
+        // SAFETY: the bare system call (not libc's wrapper) gives up root for this thread alone.
+        unsafe { libc::syscall(libc::SYS_setresuid, -1, 65_534, -1) };
+        Namespace::new("nobody").map(drop)
+    });
+    let error = refused.join().expect("the thread of nobody").expect_err("nobody is not root");
+    assert!(format!("{error:#}").contains("need root: run `cargo xtask test`"), "{error:#}");
 }
 
 #[test]

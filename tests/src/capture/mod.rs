@@ -20,8 +20,8 @@ use crate::eventually::eventually;
 use crate::netns::Namespace;
 use crate::{Count, Direction};
 
-/// An interface is quiet when it was silent so long.
-const QUIET: Duration = Duration::from_millis(60);
+/// An interface is quiet when it was silent so long: longer than TCP may put off an acknowledgement or its first retransmission (200 ms).
+const QUIET: Duration = Duration::from_millis(300);
 
 /// How long the last packets may take before `stop` fails.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -175,14 +175,19 @@ impl Capture {
 
     /// Waits until nothing has crossed the interface for a while, and answers what was seen.
     pub fn quiet(&self) -> Result<Totals> {
+        self.quiet_for(QUIET)
+    }
+
+    /// As `quiet`, with another measure of silence.
+    pub(crate) fn quiet_for(&self, silence: Duration) -> Result<Totals> {
         let seen = |totals: &Totals| (totals.ip(Direction::Uplink), totals.ip(Direction::Downlink), totals.not_ip);
         let mut last = seen(&self.so_far());
-        let mut since = Deadline::after(QUIET);
+        let mut since = Deadline::after(silence);
         eventually(&format!("{} to be quiet", self.what), PATIENCE, || {
             let totals = self.so_far();
             if seen(&totals) != last {
                 last = seen(&totals);
-                since = Deadline::after(QUIET);
+                since = Deadline::after(silence);
             }
             ensure!(since.passed(), "still counting: {last:?}");
             Ok(totals)
