@@ -6,6 +6,7 @@ pub mod config;
 pub mod datapath;
 pub mod ledger;
 pub mod link;
+pub mod onboarding;
 pub mod quota;
 pub mod reporter;
 pub mod units;

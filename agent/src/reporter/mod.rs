@@ -128,4 +128,4 @@ fn path(attempt: &Attempt<'_>) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

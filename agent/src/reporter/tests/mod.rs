@@ -1,6 +1,6 @@
 //! The wire against its golden files and schema, odd answers, and attempts against a server of a few lines.
 
-mod attempts;
+pub(crate) mod attempts;
 mod golden;
 mod odd;
 
@@ -27,7 +27,7 @@ pub(crate) fn assert_passes(definition: &str, octets: &[u8]) {
 }
 
 /// JSON without the blanks between its tokens, its members in their own order.
-fn minified(json: &str) -> String {
+pub(crate) fn minified(json: &str) -> String {
     let (mut out, mut quoted, mut escaped) = (String::new(), false, false);
     for c in json.chars() {
         if quoted || !c.is_whitespace() {

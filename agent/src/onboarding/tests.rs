@@ -1,0 +1,302 @@
+//! Each call against a server of a few lines, with the golden files as its answers.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use reqwest::Url;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+use uuid::Uuid;
+
+use super::*;
+use crate::quota::{FailureHandling, FinalUnitAction, OfflineGrace, WhenUsedUp};
+use crate::reporter::tests::attempts::{http, request};
+use crate::reporter::tests::{assert_passes, minified, wire_file};
+use crate::units::{OctetRate, Octets, RatingGroup, SubscriberIdentifier};
+
+const ROUTED: &Route = &Route::Routed;
+
+fn golden(name: &str) -> String {
+    wire_file(&format!("golden/{name}.json"))
+}
+
+/// One answer of the server: status line with headers, and body.
+type Scripted = (&'static str, String);
+
+fn ok(body: &str) -> Scripted {
+    ("200 OK", golden(body))
+}
+
+/// A server that gives these answers, one to a connection, and the client of it.
+struct Scene {
+    listener: TcpListener,
+    client: Onboarding,
+    _dir: tempfile::TempDir,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let device = Device {
+            id: "gw-0001".to_owned(),
+            serial: "SN-2026-0001".to_owned(),
+            model: "edge-200".to_owned(),
+            key_file: PathBuf::new(),
+            claim_code_file: None,
+            nf_instance_id: Uuid::parse_str("3f0d7c5e-8a3b-4c0e-9c0a-2f1f6f7d1a10").unwrap(),
+        };
+        let key = DeviceKey::load_or_create(&dir.path().join("device.pem")).unwrap();
+        let http = http(listener.local_addr().unwrap().port(), Duration::from_secs(30));
+        Self { listener, client: Onboarding::new(http, device, key), _dir: dir }
+    }
+
+    /// What the server is asked while it gives these answers. More or fewer requests than answers fail the test.
+    async fn play<T>(&self, answers: Vec<Scripted>, calls: impl Future<Output = T>) -> (T, Vec<String>) {
+        let serve = async {
+            let mut asked = Vec::new();
+            for (head, body) in answers {
+                let (mut stream, _) = self.listener.accept().await.unwrap();
+                asked.push(request(&mut stream).await);
+                let length = body.len();
+                let text = format!("HTTP/1.1 {head}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");
+                stream.write_all(text.as_bytes()).await.unwrap();
+            }
+            asked
+        };
+        let both = async { tokio::join!(calls, serve) };
+        tokio::time::timeout(Duration::from_secs(20), both).await.expect("as many requests as answers")
+    }
+}
+
+fn body(request: &str) -> &str {
+    request.split_once("\r\n\r\n").unwrap().1
+}
+
+fn first_line(request: &str) -> &str {
+    request.lines().next().unwrap()
+}
+
+fn slot(name: &str) -> Modem {
+    Modem { slot: name.to_owned(), imei: None, iccid: None }
+}
+
+fn wwan0() -> Modem {
+    Modem {
+        slot: "wwan0".to_owned(),
+        imei: Some("356938035643809".to_owned()),
+        iccid: Some("8900100000000000001".to_owned()),
+    }
+}
+
+#[tokio::test]
+async fn registering_sends_the_golden_request() {
+    let scene = Scene::new().await;
+    let modems = [wwan0(), slot("wwan1")];
+    let call = scene.client.register(ROUTED, &modems, Some("K7QF-2M9X"));
+    let (answer, asked) = scene.play(vec![("201 Created", golden("register.response"))], call).await;
+    answer.unwrap();
+    let expected = minified(&golden("register.request"))
+        .replace("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", &scene.client.key.public_x())
+        .replace("\"0.1.0\"", concat!("\"", env!("CARGO_PKG_VERSION"), "\""));
+    assert_eq!(body(&asked[0]), expected);
+    assert_eq!(first_line(&asked[0]), "POST /onboarding/v1/devices HTTP/1.1");
+    assert_passes("RegisterRequest", body(&asked[0]).as_bytes());
+}
+
+#[tokio::test]
+async fn logging_in_signs_an_assertion_that_the_public_key_verifies() {
+    let scene = Scene::new().await;
+    let (token, asked) = scene.play(vec![ok("token.response")], scene.client.token(ROUTED)).await;
+    assert_eq!(token.unwrap(), "u3bJ0d0m6Pq0S8kXo2y7ZkXy3v3H1cQ4G8Lk0aJpE2M");
+    assert!(asked[0].to_lowercase().contains("content-type: application/x-www-form-urlencoded\r\n"));
+
+    let form = Url::parse(&format!("http://form/?{}", body(&asked[0]))).unwrap();
+    let form: serde_json::Map<_, _> =
+        form.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned().into())).collect();
+    assert_passes("TokenRequest", &serde_json::to_vec(&form).unwrap());
+    let mut expected: serde_json::Value = serde_json::from_str(&golden("token.request")).unwrap();
+    let assertion = form["client_assertion"].as_str().unwrap().to_owned();
+    expected["client_assertion"] = assertion.clone().into();
+    assert_eq!(serde_json::Value::from(form), expected);
+
+    let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).unwrap();
+    let (signed, signature) = assertion.rsplit_once('.').unwrap();
+    let public = decode(&scene.client.key.public_x());
+    let public = ring::signature::UnparsedPublicKey::new(&ring::signature::ED25519, public);
+    public.verify(signed.as_bytes(), &decode(signature)).unwrap();
+    let claims = decode(signed.split_once('.').unwrap().1);
+    assert_passes("AssertionClaims", &claims);
+    let claims: serde_json::Value = serde_json::from_slice(&claims).unwrap();
+    assert_eq!(claims["aud"], scene.client.http.address("/onboarding/v1/oauth2/token"));
+    assert_eq!(claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(), 120);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_far_off_gives_way_to_the_servers() {
+    let scene = Scene::new().await;
+    let dated = "401 Unauthorized\r\nDate: Wed, 23 Nov 2033 08:00:00 GMT";
+    let calls = async {
+        let refused = scene.client.token(ROUTED).await;
+        (refused, scene.client.token(ROUTED).await)
+    };
+    let answers = vec![(dated, golden("token-error.response")), ok("token.response")];
+    let ((refused, token), asked) = scene.play(answers, calls).await;
+    let detail = "the assertion's signature does not match the device's key".to_owned();
+    let expected = OnboardingError::Refused { status: 401, cause: "invalid_client".to_owned(), detail };
+    assert_eq!(refused, Err(expected));
+    assert!(token.is_ok());
+    let claims = asked[1].split('.').rev().nth(1).unwrap();
+    let claims: serde_json::Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
+    let date: jiff::Timestamp = "2033-11-23T08:00:00Z".parse().unwrap();
+    assert!((claims["iat"].as_i64().unwrap() - date.as_second()).abs() < 30, "{claims}");
+}
+
+#[tokio::test]
+async fn a_token_is_kept_while_it_lasts() {
+    let scene = Scene::new().await;
+    let calls = async {
+        scene.client.bind(ROUTED, &wwan0()).await.unwrap();
+        scene.client.bind(ROUTED, &slot("wwan1")).await.unwrap()
+    };
+    let binding = || ("201 Created", golden("binding.response"));
+    let (bound, asked) = scene.play(vec![ok("token.response"), binding(), binding()], calls).await;
+    assert_eq!(first_line(&asked[1]), "POST /onboarding/v1/devices/gw-0001/bindings HTTP/1.1");
+    assert!(asked[1].to_lowercase().contains("authorization: bearer u3bj0d0m"));
+    assert_eq!(body(&asked[1]), minified(&golden("binding.request")));
+    assert_eq!(body(&asked[2]), minified(&golden("binding-any.request")));
+    let expected = Binding {
+        id: "5d0a9f64-2f0e-4a3c-9a6c-0f3b7a1d2e55".to_owned(),
+        slot: "wwan0".to_owned(),
+        subscriber: SubscriberIdentifier::new("imsi-001010000000001"),
+        iccid: Some("8900100000000000001".to_owned()),
+        apn: "internet".to_owned(),
+        rating_groups: vec![RatingGroup::new(10)],
+    };
+    assert_eq!(bound, expected);
+    let kept = serde_json::to_string(&bound).unwrap();
+    assert_eq!(serde_json::from_str::<Binding>(&kept).unwrap(), bound);
+}
+
+#[tokio::test]
+async fn a_token_that_is_refused_or_nearly_over_is_replaced() {
+    let scene = Scene::new().await;
+    let calls = async {
+        let first = scene.client.bind(ROUTED, &wwan0()).await;
+        let second = scene.client.bind(ROUTED, &wwan0()).await;
+        (first, second, scene.client.bind(ROUTED, &wwan0()).await)
+    };
+    let short = golden("token.response").replace("3600", "1");
+    let answers = vec![
+        ok("token.response"),
+        ("401 Unauthorized", r#"{"cause":"INVALID_TOKEN","detail":"unknown"}"#.to_owned()),
+        ("200 OK", short),
+        ("201 Created", golden("binding.response")),
+        ok("token.response"),
+        ("201 Created", golden("binding.response")),
+    ];
+    let ((first, second, third), asked) = scene.play(answers, calls).await;
+    assert!(matches!(first, Err(OnboardingError::Refused { status: 401, .. })), "{first:?}");
+    assert!(second.is_ok() && third.is_ok());
+    let logins = asked.iter().filter(|asked| first_line(asked).contains("/oauth2/token ")).count();
+    assert_eq!(logins, 3);
+}
+
+#[tokio::test]
+async fn a_token_is_used_to_its_end_when_the_server_cannot_renew_it() {
+    let scene = Scene::new().await;
+    let calls = async {
+        let first = scene.client.token(ROUTED).await;
+        (first, scene.client.token(ROUTED).await)
+    };
+    // Four seconds are too few for a renewal at four fifths: it is due at once.
+    let short = golden("token.response").replace("3600", "4");
+    let ((first, second), _) = scene.play(vec![("200 OK", short), ("503 Busy", String::new())], calls).await;
+    assert_eq!(first.unwrap(), second.unwrap());
+}
+
+#[tokio::test]
+async fn the_plan_is_fetched_once_and_then_asked_after_by_its_tag() {
+    let scene = Scene::new().await;
+    let calls = async {
+        let first = scene.client.plan(ROUTED, None).await.unwrap();
+        (first, scene.client.plan(ROUTED, Some("\"7\"")).await.unwrap())
+    };
+    let plan = ("200 OK\r\nETag: \"7\"", golden("plan.response"));
+    let answers = vec![ok("token.response"), plan, ("304 Not Modified", String::new())];
+    let ((first, second), asked) = scene.play(answers, calls).await;
+    assert_eq!(second, PlanAnswer::Unchanged);
+    assert!(asked[2].to_lowercase().contains("if-none-match: \"7\"\r\n"));
+    let PlanAnswer::Changed { plan, etag } = first else { panic!("no plan") };
+    assert_eq!(etag.as_deref(), Some("\"7\""));
+    let subscriber = SubscriberIdentifier::new("imsi-001010000000001");
+    let package = plan.package(&subscriber, RatingGroup::new(10)).unwrap();
+    assert_eq!(package.remaining, Octets::new(104_018_739));
+    assert_eq!(package.when_used_up, WhenUsedUp::Throttle(OctetRate::from_bits_per_second(128_000)));
+    assert_eq!(package.final_unit_action, Some(FinalUnitAction::Terminate));
+    assert_eq!(package.failure_handling, Some(FailureHandling::RetryAndTerminate));
+    let grace = OfflineGrace { octets: Octets::new(5 << 20), duration: Duration::from_hours(1) };
+    assert_eq!(package.offline_grace, grace);
+    let kept = serde_json::to_string(&plan).unwrap();
+    assert_eq!(serde_json::from_str::<Plan>(&kept).unwrap(), plan);
+}
+
+#[test]
+fn a_plan_of_a_later_server_is_read_as_far_as_it_is_known() {
+    let text = golden("plan.response").replace("\"throttle\"", "\"slow\"").replace("\"TERMINATE\"", "\"X\"");
+    let plan: Plan = serde_json::from_str(&text.replace("\"chunk\": 1048576", "\"new\": {}")).unwrap();
+    let package = &plan.packages[0];
+    assert_eq!((package.when_used_up, package.final_unit_action, package.chunk), (WhenUsedUp::Block, None, None));
+}
+
+#[tokio::test]
+async fn commands_are_waited_for_and_unknown_ones_kept_countable() {
+    let scene = Scene::new().await;
+    let text = golden("commands.response").replace("PLAN_CHANGED", "DANCE");
+    let call = scene.client.commands(ROUTED, CommandNumber::new(6), Duration::from_secs(30));
+    let (commands, asked) = scene.play(vec![ok("token.response"), ("200 OK", text)], call).await;
+    assert_eq!(first_line(&asked[1]), "GET /onboarding/v1/devices/gw-0001/commands?after=6&wait=30 HTTP/1.1");
+    let subscriber = Some(SubscriberIdentifier::new("imsi-001010000000001"));
+    let expected = [
+        ServerCommand { number: CommandNumber::new(7), kind: CommandKind::Reauthorise, subscriber },
+        ServerCommand { number: CommandNumber::new(8), kind: CommandKind::Unknown, subscriber: None },
+    ];
+    assert_eq!(commands.unwrap(), expected);
+    let none: Commands = serde_json::from_str(&golden("commands-none.response")).unwrap();
+    assert_eq!(none.commands, []);
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_apart_from_no_answer() {
+    for (head, refused) in [
+        ("403 Forbidden", true),
+        ("409 Conflict", true),
+        ("408 Late", false),
+        ("429 Slow\r\nRetry-After: 3", false),
+        ("500 Broken", false),
+        ("302 Found", false),
+    ] {
+        let scene = Scene::new().await;
+        let text = r#"{"cause":"CLAIM_CODE_INVALID","detail":"used"}"#.to_owned();
+        let (answer, _) = scene.play(vec![(head, text)], scene.client.register(ROUTED, &[], None)).await;
+        match answer.unwrap_err() {
+            OnboardingError::Refused { cause, detail, .. } => {
+                assert!(refused, "{head}");
+                assert_eq!((cause.as_str(), detail.as_str()), ("CLAIM_CODE_INVALID", "used"));
+            }
+            OnboardingError::Unanswered { retry_after, .. } => {
+                assert!(!refused, "{head}");
+                assert_eq!(retry_after, head.contains("Retry").then(|| Duration::from_secs(3)));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn garbage_is_no_answer() {
+    let scene = Scene::new().await;
+    let (answer, _) = scene.play(vec![("200 OK", "<html>".to_owned())], scene.client.token(ROUTED)).await;
+    assert!(matches!(answer, Err(OnboardingError::Unanswered { .. })), "{answer:?}");
+}
