@@ -1,11 +1,14 @@
 //! weir's agent: asks for units, keeps the ledger, reports, and gives unused units back.
 
 pub mod args;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod datapath;
+pub mod eventloop;
 pub mod ledger;
 pub mod link;
+pub mod local;
 pub mod onboarding;
 pub mod quota;
 pub mod reporter;

@@ -1,2 +1,92 @@
-//! agent
-fn main() {}
+//! `weir`: parse, validate, run, settle.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use agent::args::{self, Check, Command, ConfigCommand, DatapathLoad, Run, Status};
+use agent::cli::status::{self, Format};
+use agent::config::{Config, EXIT_USAGE};
+use agent::datapath::{LoadSpec, load_and_pin};
+use agent::eventloop::{self, OnStop};
+use anyhow::{Context, Result};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let command = match args::parse(std::env::args_os()) {
+        Ok(cli) => cli.command,
+        Err(ended) => {
+            // Help that cannot be printed is no reason to fail differently.
+            let _ = ended.message.print();
+            return ExitCode::from(ended.status);
+        }
+    };
+    match obey(command) {
+        Ok(code) => code,
+        Err(error) => {
+            complain(&format!("weir: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn obey(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Run(Run { config, log_json, keep }) => {
+            let Some(config) = load(&config) else { return Ok(ExitCode::from(EXIT_USAGE)) };
+            begin_logging(log_json);
+            let on_stop = if keep { OnStop::Keep } else { OnStop::Settle };
+            runtime()?.block_on(eventloop::run(config, on_stop))?;
+        }
+        Command::Status(Status { json, socket, config }) => {
+            let socket = match socket {
+                Some(socket) => socket,
+                None => match load(&config) {
+                    Some(config) => config.agent.socket,
+                    None => return Ok(ExitCode::from(EXIT_USAGE)),
+                },
+            };
+            runtime()?.block_on(status::run(&socket, if json { Format::Json } else { Format::Text }))?;
+        }
+        Command::Config(ConfigCommand::Check(Check { config })) => {
+            if load(&config).is_none() {
+                return Ok(ExitCode::from(EXIT_USAGE));
+            }
+        }
+        Command::DatapathLoad(DatapathLoad { link, pin_root }) => {
+            load_and_pin(&LoadSpec { link, pin_root })?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Reads the configuration; says what is wrong with it and answers `None` if anything is.
+fn load(path: &Path) -> Option<Config> {
+    match Config::load(path) {
+        Ok(config) => Some(config),
+        Err(error) => {
+            complain(&error.to_string());
+            None
+        }
+    }
+}
+
+/// One thread: the agent waits far more than it works.
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")
+}
+
+/// Logs go to standard error: for people on a terminal, as JSON on demand. `RUST_LOG` changes what is shown.
+fn begin_logging(json: bool) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    if json {
+        subscriber.json().init();
+    } else {
+        subscriber.init();
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the last word of a command that failed belongs on standard error")]
+fn complain(message: &str) {
+    eprintln!("{message}");
+}

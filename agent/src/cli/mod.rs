@@ -1,0 +1,3 @@
+//! The commands beside `run`, one file each.
+
+pub mod status;

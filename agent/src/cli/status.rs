@@ -1,0 +1,99 @@
+//! `weir status`: what a running agent holds, for people or as JSON.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::local::{self, LinkStatus, Status};
+
+/// How to print the status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// One JSON document.
+    Json,
+}
+
+/// Asks the agent behind `socket` and prints its status to standard output.
+pub async fn run(socket: &Path, format: Format) -> Result<()> {
+    let status = local::fetch(socket).await?;
+    let text = match format {
+        Format::Text => render(&status),
+        Format::Json => format!("{}\n", serde_json::to_string_pretty(&status).context("writing JSON")?),
+    };
+    std::io::stdout().write_all(text.as_bytes()).context("writing to standard output")
+}
+
+/// The status in lines of at most about 100 characters.
+#[must_use]
+pub fn render(status: &Status) -> String {
+    let mut text = String::new();
+    let unsynced = if status.clock_synced { "" } else { " (clock not synchronised)" };
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "weir {} · device {} · server {}", status.version, status.device, status.server);
+    let _ = writeln!(text, "at {}{unsynced} · onboarding: {}", status.at, status.onboarding);
+    for link in &status.links {
+        render_link(&mut text, link);
+    }
+    let _ = writeln!(
+        text,
+        "\nunacknowledged {} in {} containers · past sessions settling {} · ledger drift {} octets",
+        octets(status.unacknowledged_octets),
+        status.buffered_containers,
+        status.draining_sessions,
+        status.ledger_drift_octets,
+    );
+    if status.set_aside_octets > 0 {
+        let _ = writeln!(text, "REFUSED BY THE SERVER, kept aside: {}", octets(status.set_aside_octets));
+    }
+    text
+}
+
+fn render_link(text: &mut String, link: &LinkStatus) {
+    let sim = link.subscriber.as_deref().unwrap_or("no SIM yet");
+    let used = link.session_uplink_octets.saturating_add(link.session_downlink_octets);
+    let _ = writeln!(text, "\n{}  {}  {}", link.link, sim, link.state.to_uppercase());
+    let _ = writeln!(text, "  {}", link.explanation);
+    let _ = writeln!(
+        text,
+        "  session: used {} of {} granted, {} left, {} grants, {}/s, {} unreported",
+        octets(used),
+        octets(link.ceiling_octets),
+        octets(link.remaining_octets),
+        link.grants,
+        octets(link.rate_octets_per_second),
+        octets(link.unreported_octets),
+    );
+    let kernel = &link.kernel;
+    let _ = writeln!(
+        text,
+        "  kernel:  passed {} up, {} down · refused {} up, {} down · control {} up, {} down · throttled {} up, {} down",
+        octets(kernel.passed_uplink_octets),
+        octets(kernel.passed_downlink_octets),
+        octets(kernel.refused_uplink_octets),
+        octets(kernel.refused_downlink_octets),
+        octets(kernel.control_uplink_octets),
+        octets(kernel.control_downlink_octets),
+        octets(kernel.throttled_uplink_octets),
+        octets(kernel.throttled_downlink_octets),
+    );
+}
+
+/// Octets with a binary unit, or plain below 10 KiB.
+#[must_use]
+pub fn octets(count: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if count < 10 * 1024 {
+        return format!("{count} octets");
+    }
+    let mut tenths = u128::from(count) * 10 / 1024;
+    let mut unit = 0;
+    while tenths >= 10_240 && unit + 1 < UNITS.len() {
+        tenths /= 1024;
+        unit += 1;
+    }
+    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+}

@@ -1,0 +1,156 @@
+//! Carries out the core's commands, in their order: commit, send, set the gate, read.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+
+use super::{Agent, Message};
+use crate::clock::{Moment, boot_now};
+use crate::ledger::{SealRequest, SealedMessage};
+use crate::onboarding::Onboarding;
+use crate::quota::{Command, Event, MessageKey, Outcome, Record, Route};
+use crate::reporter::{self, Attempt, AttemptKind, Attempted, Reporter};
+
+impl Agent {
+    /// Tells the core of a station what happened and carries out what it answers.
+    pub(super) fn tell(&mut self, station: usize, event: Event) -> Result<()> {
+        let label = self.stations[station].label().to_owned();
+        match &event {
+            Event::Reading(reading) => tracing::trace!(link = label, ?reading, "event"),
+            event => tracing::debug!(link = label, ?event, "event"),
+        }
+        self.stations[station].quota.handle_event(event, boot_now()?);
+        self.carry_out(station)
+    }
+
+    /// Lets the core of a station do what is due, and carries it out.
+    pub(super) fn tick(&mut self, station: usize) -> Result<()> {
+        self.stations[station].quota.handle_timeout(boot_now()?);
+        self.carry_out(station)
+    }
+
+    /// Empties the command queue. Records that follow each other are one commit, made before the next command.
+    fn carry_out(&mut self, station: usize) -> Result<()> {
+        let mut batch = Vec::new();
+        while let Some(command) = self.stations[station].quota.poll_command() {
+            let label = self.stations[station].label();
+            match &command {
+                Command::Read => tracing::trace!(link = label, "command: read"),
+                Command::Record(Record::Checkpoint { .. }) => tracing::debug!(link = label, ?command, "command"),
+                command => tracing::info!(link = label, ?command, "command"),
+            }
+            if let Command::Record(record) = command {
+                batch.push(record);
+                continue;
+            }
+            self.commit(&mut batch)?;
+            match command {
+                Command::Record(_) => {}
+                Command::Send { key, attempt, route } => self.send(station, key, attempt, route)?,
+                Command::SetGate(setting) => self.stations[station].set_gate(&setting)?,
+                Command::Read => self.read(station)?,
+            }
+        }
+        self.commit(&mut batch)
+    }
+
+    /// Reads the meter and tells the core. Does not carry out what the core answers: the caller is doing that.
+    fn read(&mut self, station: usize) -> Result<()> {
+        let station = &mut self.stations[station];
+        let event = match station.read() {
+            Ok(Some(reading)) => Event::Reading(reading),
+            Ok(None) => Event::MeterLost,
+            Err(error) => {
+                tracing::error!(link = station.label(), "the meter cannot be read: {error:#}");
+                Event::MeterLost
+            }
+        };
+        station.quota.handle_event(event, boot_now()?);
+        Ok(())
+    }
+
+    /// Commits the records in one transaction, with the exact bytes of every message that is sealed.
+    fn commit(&mut self, batch: &mut Vec<Record>) -> Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let moment = Moment::now()?;
+        let sims = &self.charged;
+        let mut seal = |request: &SealRequest| sims.encode(request);
+        self.ledger
+            .commit(batch, &moment, &mut seal)
+            .context("the ledger could not be written; the gates stay as they are")?;
+        batch.clear();
+        Ok(())
+    }
+
+    /// Sends a sealed message on its way; the answer comes back through the inbox.
+    fn send(&mut self, station: usize, key: MessageKey, attempt: u32, route: Route) -> Result<()> {
+        let sealed = self
+            .ledger
+            .message(key)?
+            .with_context(|| format!("message {} of session {} is not in the ledger", key.number, key.session))?;
+        self.ledger.count_attempt(key)?;
+        let reporter = Arc::clone(&self.reporter);
+        let login = self.login.clone();
+        let route = self.route(station, route);
+        let inbox = self.inbox.clone();
+        tokio::spawn(async move {
+            let outcome = attempt_once(&reporter, login.as_deref(), key, &sealed, &route).await;
+            if let Outcome::Unanswered { reason, .. } = &outcome {
+                tracing::warn!(session = %key.session, number = %key.number, attempt, %route, "no answer: {reason}");
+            }
+            // The loop may be gone already; then the sealed message waits in the ledger for the next start.
+            let _ = inbox.send(Message::Answer { station, key, attempt, outcome });
+        });
+        Ok(())
+    }
+
+    /// The way that the core's choice comes to: a detour is the nth other link that is up.
+    fn route(&self, station: usize, route: Route) -> reporter::Route {
+        let Route::Detour(nth) = route else { return reporter::Route::Routed };
+        let own = self.stations[station].name.as_deref();
+        let links = self.links.borrow();
+        let others: Vec<_> = links
+            .by_index
+            .values()
+            .filter(|link| link.up && link.name != "lo" && Some(link.name.as_str()) != own)
+            .map(|link| &link.name)
+            .collect();
+        match usize::try_from(nth).ok().and_then(|nth| nth.checked_rem(others.len())) {
+            Some(index) => reporter::Route::Device(others[index].clone()),
+            None => reporter::Route::Routed,
+        }
+    }
+}
+
+/// One attempt, with a token where the server wants one. A token that is refused is not used again.
+async fn attempt_once(
+    reporter: &Reporter,
+    login: Option<&Onboarding>,
+    key: MessageKey,
+    sealed: &SealedMessage,
+    route: &reporter::Route,
+) -> Outcome {
+    let token = match login {
+        None => None,
+        Some(login) => match login.token(route).await {
+            Ok(token) => Some(token),
+            Err(error) => return Outcome::Unanswered { retry_after: None, reason: format!("no token: {error}") },
+        },
+    };
+    let attempted = reporter.attempt(Attempt {
+        operation: sealed.operation,
+        key,
+        body: &sealed.body,
+        session_ref: sealed.session_ref.as_ref(),
+        kind: if sealed.retransmission { AttemptKind::Retransmission } else { AttemptKind::First },
+        token: token.as_deref(),
+        route,
+    });
+    let Attempted { outcome, token_refused } = attempted.await;
+    if let (true, Some(login), Some(token)) = (token_refused, login, &token) {
+        login.forget_token(token).await;
+    }
+    outcome
+}

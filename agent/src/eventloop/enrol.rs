@@ -1,0 +1,203 @@
+//! Onboarding beside the loop: registers, binds, fetches the plan, and waits for commands, again and again until told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::sync::mpsc;
+
+use super::{Agent, Message};
+use crate::config::OnboardingMode;
+use crate::onboarding::{
+    Binding, CommandKind, CommandNumber, DeviceKey, Modem, Onboarding, OnboardingError, Plan, PlanAnswer, ServerCommand,
+};
+use crate::quota::Event;
+use crate::reporter::{Http, Route};
+use crate::units::SubscriberIdentifier;
+
+/// How long the server holds a question for commands.
+const WAIT: Duration = Duration::from_secs(30);
+/// The first pause after a failure, and the longest.
+const PAUSE_FIRST: Duration = Duration::from_secs(1);
+const PAUSE_LAST: Duration = Duration::from_mins(5);
+/// Setting of the ledger that holds the number of the last command carried out.
+const LAST_COMMAND: &str = "last-command";
+/// Setting of the ledger that says which device was registered.
+const REGISTERED: &str = "registered";
+
+/// What onboarding has learned.
+pub(super) enum News {
+    /// How far it has come, in words.
+    Progress(String),
+    /// The device is registered.
+    Registered,
+    /// A SIM was bound to a slot.
+    Bound(Binding),
+    /// The plan.
+    Planned(Plan),
+    /// The server wants something done.
+    Commanded(ServerCommand),
+}
+
+/// The client that logs in, shared with those who send; `None` with static onboarding.
+pub(super) type Login = Option<Arc<Onboarding>>;
+
+impl Agent {
+    /// Makes the client, and the device's key on the first start.
+    pub(super) fn log_in(config: &crate::config::Config, http: &Http) -> Result<Login> {
+        if config.server.onboarding == OnboardingMode::Static {
+            return Ok(None);
+        }
+        let key = DeviceKey::load_or_create(&config.device.key_file)?;
+        Ok(Some(Arc::new(Onboarding::new(http.clone(), config.device.clone(), key))))
+    }
+
+    /// Begins onboarding beside the loop.
+    pub(super) fn begin_onboarding(&mut self) -> Result<()> {
+        let Some(client) = self.login.clone() else {
+            "static (from the configuration)".clone_into(&mut self.onboarding);
+            return Ok(());
+        };
+        let modem = |link: &crate::config::Link| Modem {
+            slot: link.slot.clone(),
+            imei: link.imei.clone(),
+            iccid: link.iccid.clone(),
+        };
+        let after = self.ledger.setting(LAST_COMMAND)?.map(|number| number.parse()).transpose();
+        let enrolment = Enrolment {
+            client,
+            modems: self.config.links.iter().map(modem).collect(),
+            registered: self.ledger.setting(REGISTERED)?.as_deref() == Some(self.config.device.id.as_str()),
+            claim_code: self.claim_code()?,
+            after: CommandNumber::new(after.context("reading the last command's number from the ledger")?.unwrap_or(0)),
+            inbox: self.inbox.clone(),
+        };
+        tokio::spawn(enrolment.run());
+        Ok(())
+    }
+
+    fn claim_code(&self) -> Result<Option<String>> {
+        let Some(path) = &self.config.device.claim_code_file else { return Ok(None) };
+        let code =
+            std::fs::read_to_string(path).with_context(|| format!("reading the claim code in {}", path.display()))?;
+        Ok(Some(code.trim().to_owned()))
+    }
+
+    /// Takes what onboarding has learned.
+    pub(super) fn learn(&mut self, news: News) -> Result<()> {
+        match news {
+            News::Progress(words) => {
+                tracing::info!("onboarding: {words}");
+                self.onboarding = words;
+                Ok(())
+            }
+            News::Registered => self.ledger.set_setting(REGISTERED, &self.config.device.id),
+            News::Bound(binding) => {
+                tracing::info!(slot = binding.slot, subscriber = %binding.subscriber, apn = binding.apn, "SIM bound");
+                self.bound(binding)
+            }
+            News::Planned(plan) => self.planned(plan),
+            News::Commanded(command) => self.obey(&command),
+        }
+    }
+
+    /// Carries out what concerns the sessions; the rest onboarding has done already.
+    fn obey(&mut self, command: &ServerCommand) -> Result<()> {
+        tracing::info!(number = command.number.get(), kind = ?command.kind, "command from the server");
+        match command.kind {
+            CommandKind::Reauthorise => self.tell_subscriber(command.subscriber.as_ref(), &Event::Reauthorise)?,
+            CommandKind::Abort => self.tell_subscriber(command.subscriber.as_ref(), &Event::Abort)?,
+            CommandKind::Switch | CommandKind::PlanChanged | CommandKind::Unknown => {}
+        }
+        self.ledger.set_setting(LAST_COMMAND, &command.number.get().to_string())
+    }
+
+    /// Tells every link with that SIM, or every link when no SIM is named.
+    fn tell_subscriber(&mut self, subscriber: Option<&SubscriberIdentifier>, event: &Event) -> Result<()> {
+        for station in 0..self.stations.len() {
+            let sim = self.stations[station].sim.as_ref().map(|sim| &sim.subscriber);
+            if sim.is_some() && (subscriber.is_none() || subscriber == sim) {
+                self.tell(station, event.clone())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The task beside the loop.
+struct Enrolment {
+    client: Arc<Onboarding>,
+    modems: Vec<Modem>,
+    registered: bool,
+    claim_code: Option<String>,
+    after: CommandNumber,
+    inbox: mpsc::UnboundedSender<Message>,
+}
+
+impl Enrolment {
+    /// Goes on until the loop is gone: from the step that failed, after a pause.
+    async fn run(mut self) {
+        let mut pause = PAUSE_FIRST;
+        while !self.inbox.is_closed() {
+            let Err(error) = self.enrol_and_wait(&mut pause).await else { continue };
+            let (OnboardingError::Unanswered { .. } | OnboardingError::Refused { .. }) = &error;
+            self.tell(News::Progress(format!("{error}; trying again")));
+            let asked = match &error {
+                OnboardingError::Unanswered { retry_after, .. } => retry_after.unwrap_or_default(),
+                OnboardingError::Refused { .. } => PAUSE_FIRST * 10,
+            };
+            let jittered = Duration::from_millis(fastrand::u64(500..=1500)).mul_f64(pause.as_secs_f64());
+            tokio::time::sleep(jittered.max(asked).min(PAUSE_LAST)).await;
+            pause = (pause * 2).min(PAUSE_LAST);
+        }
+    }
+
+    async fn enrol_and_wait(&mut self, pause: &mut Duration) -> Result<(), OnboardingError> {
+        let route = Route::Routed;
+        if !self.registered {
+            self.tell(News::Progress("registering the device".to_owned()));
+            self.client.register(&route, &self.modems, self.claim_code.as_deref()).await?;
+            self.registered = true;
+            self.tell(News::Registered);
+        }
+        self.bind_and_plan(&route).await?;
+        self.tell(News::Progress("done; waiting for commands".to_owned()));
+        loop {
+            let commands = self.client.commands(&route, self.after, WAIT).await?;
+            *pause = PAUSE_FIRST;
+            if self.inbox.is_closed() {
+                return Ok(());
+            }
+            for command in commands {
+                match command.kind {
+                    CommandKind::Switch | CommandKind::PlanChanged | CommandKind::Reauthorise => {
+                        self.bind_and_plan(&route).await?;
+                    }
+                    CommandKind::Abort | CommandKind::Unknown => {}
+                }
+                self.after = self.after.max(command.number);
+                self.tell(News::Commanded(command));
+            }
+        }
+    }
+
+    async fn bind_and_plan(&self, route: &Route) -> Result<(), OnboardingError> {
+        let mut bindings = Vec::new();
+        for modem in &self.modems {
+            bindings.push(self.client.bind(route, modem).await?);
+        }
+        // The plan first: a SIM is used under the terms of its package from its first octet.
+        if let PlanAnswer::Changed { plan, etag: _ } = self.client.plan(route, None).await? {
+            self.tell(News::Planned(plan));
+        }
+        for binding in bindings {
+            self.tell(News::Bound(binding));
+        }
+        Ok(())
+    }
+
+    fn tell(&self, news: News) {
+        // The loop may have ended; `run` notices.
+        let _ = self.inbox.send(Message::News(news));
+    }
+}

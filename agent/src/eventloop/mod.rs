@@ -1,0 +1,343 @@
+//! One `select!` that owns everything: hands events to the core of each link and carries out its commands. It decides nothing.
+
+mod carry;
+mod enrol;
+mod reconcile;
+mod sims;
+mod station;
+mod status;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use reqwest::Url;
+use tokio::io::unix::AsyncFd;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+use url::Host;
+
+use crate::clock::{boot_id, boot_now, until};
+use crate::config::Config;
+use crate::datapath::{AllowList, Datapath};
+use crate::ledger::Ledger;
+use crate::link::{self, Links};
+use crate::local::Status;
+use crate::onboarding::{Binding, Plan};
+use crate::quota::{Event, MessageKey, Outcome};
+use crate::reporter::{Http, HttpSettings, Reporter};
+use crate::units::{BootId, BootInstant};
+use enrol::{Login, News};
+use sims::Charged;
+use station::{Attachment, Sim, Station};
+
+/// The loop looks around at least this often, so that time spent suspended is noticed.
+const LONGEST_SLEEP: Duration = Duration::from_mins(1);
+
+/// What reaches the loop from the tasks it has started.
+enum Message {
+    /// An attempt to send came to something.
+    Answer { station: usize, key: MessageKey, attempt: u32, outcome: Outcome },
+    /// A loader is done.
+    Attached { station: usize, ifindex: u32, result: Result<()> },
+    /// A meter that could not be attached is due for another try.
+    AttachAgain { station: usize },
+    /// The kernel hinted at something.
+    Hint { station: usize },
+    /// Onboarding has learned something.
+    News(News),
+    /// The server's addresses were looked up.
+    Allow(AllowList),
+    /// Somebody asks for the status.
+    Status(oneshot::Sender<Status>),
+}
+
+/// How the agent stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnStop {
+    /// Settles every session, bounded by `shutdown_wait`, and shuts the gates.
+    Settle,
+    /// Leaves pins, gates and sessions to the next start (an upgrade).
+    Keep,
+}
+
+/// The agent.
+pub struct Agent {
+    config: Config,
+    boot: BootId,
+    ledger: Ledger,
+    reporter: Arc<Reporter>,
+    login: Login,
+    links: watch::Receiver<Links>,
+    stations: Vec<Station>,
+    plan: Plan,
+    /// By SIM slot.
+    bindings: BTreeMap<String, Binding>,
+    /// By SIM slot.
+    sims: BTreeMap<String, Sim>,
+    charged: Charged,
+    allow: AllowList,
+    onboarding: String,
+    inbox: mpsc::UnboundedSender<Message>,
+    mail: mpsc::UnboundedReceiver<Message>,
+}
+
+/// Runs the agent until it is told to stop (SIGTERM, SIGINT).
+pub async fn run(config: Config, on_stop: OnStop) -> Result<()> {
+    let mut stop = Stop::new()?;
+    let mut agent = Agent::new(config).await?;
+    let _socket = agent.serve_status()?;
+    agent.reconcile()?;
+    agent.work(&mut stop).await?;
+    match on_stop {
+        OnStop::Keep => {
+            tracing::info!("stopping; meters, gates and sessions stay for the next start");
+            agent.keep()
+        }
+        OnStop::Settle => agent.settle(&mut stop).await,
+    }
+}
+
+impl Agent {
+    async fn new(config: Config) -> Result<Self> {
+        let boot = boot_id()?;
+        let ledger = Ledger::open(&config.ledger, boot.clone())?;
+        let (inbox, mail) = mpsc::unbounded_channel();
+        let nf_name = config.device.nf_instance_id;
+        let http = Http::new(HttpSettings {
+            url: config.server.url.clone(),
+            tls_ca: config.server.tls_ca.clone(),
+            connect_timeout: config.server.connect_timeout,
+            answer_timeout: config.server.answer_timeout,
+        })?;
+        let mut agent = Self {
+            boot,
+            ledger,
+            login: Self::log_in(&config, &http)?,
+            reporter: Arc::new(Reporter::new(http, nf_name)),
+            links: link::watch().await?,
+            stations: Vec::new(),
+            plan: Plan::default(),
+            bindings: BTreeMap::new(),
+            sims: BTreeMap::new(),
+            charged: Charged::new(nf_name),
+            allow: AllowList::default(),
+            onboarding: String::from("not begun"),
+            inbox,
+            mail,
+            config,
+        };
+        agent.recall_sims()?;
+        let stored = agent.ledger.restore()?;
+        if !stored.is_empty() {
+            tracing::info!(sessions = stored.len(), "taking up sessions from the ledger");
+        }
+        agent.restore(stored)?;
+        agent.begin_onboarding()?;
+        agent.watch_server_addresses();
+        Ok(agent)
+    }
+
+    /// Works until told to stop.
+    async fn work(&mut self, stop: &mut Stop) -> Result<()> {
+        loop {
+            let pause = self.tick_all()?;
+            tokio::select! {
+                biased;
+                () = stop.wait() => return Ok(()),
+                changed = self.links.changed() => {
+                    changed.context("the netlink watcher has ended")?;
+                    self.reconcile()?;
+                }
+                message = self.mail.recv() => self.take(message)?,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Shuts the gates, settles, and waits for the last acknowledgements as long as the configuration says.
+    async fn settle(&mut self, stop: &mut Stop) -> Result<()> {
+        let give_up = boot_now()?.plus(self.config.agent.shutdown_wait);
+        tracing::info!(wait = ?self.config.agent.shutdown_wait, "stopping: gates shut, settling");
+        for station in 0..self.stations.len() {
+            self.tell(station, Event::Settle)?;
+        }
+        while !self.stations.iter().all(|station| station.quota.is_settled()) {
+            let now = boot_now()?;
+            if now >= give_up {
+                tracing::warn!("not everything was acknowledged in time; the rest is in the ledger for the next start");
+                break;
+            }
+            let pause = self.tick_all()?.min(until(give_up, now));
+            tokio::select! {
+                biased;
+                () = stop.wait() => {
+                    tracing::warn!("told to stop again: the rest is in the ledger for the next start");
+                    break;
+                }
+                message = self.mail.recv() => self.take(message)?,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+        self.keep()
+    }
+
+    /// Commits the last readings, for the next start.
+    fn keep(&mut self) -> Result<()> {
+        for station in 0..self.stations.len() {
+            if let Some(reading) = self.stations[station].read()? {
+                self.tell(station, Event::Reading(reading))?;
+            }
+            self.tell(station, Event::Pause)?;
+        }
+        Ok(())
+    }
+
+    /// Does what is due in every station; answers with the time until the next.
+    fn tick_all(&mut self) -> Result<Duration> {
+        let mut next: Option<BootInstant> = None;
+        for station in 0..self.stations.len() {
+            let now = boot_now()?;
+            if self.stations[station].quota.poll_timeout(now).is_some_and(|at| at <= now) {
+                self.tick(station)?;
+            }
+            next = next.into_iter().chain(self.stations[station].quota.poll_timeout(now)).min();
+        }
+        let now = boot_now()?;
+        Ok(next.map_or(LONGEST_SLEEP, |at| until(at, now).min(LONGEST_SLEEP)))
+    }
+
+    fn take(&mut self, message: Option<Message>) -> Result<()> {
+        match message.context("the inbox is closed")? {
+            Message::Answer { station, key, attempt, outcome } => {
+                self.tell(station, Event::Answer { key, attempt, outcome })
+            }
+            Message::Attached { station, ifindex, result } => self.attached(station, ifindex, result),
+            Message::AttachAgain { station } => {
+                if let Attachment::Failed(_) = self.stations[station].attachment {
+                    self.stations[station].attachment = Attachment::None;
+                }
+                self.reconcile()
+            }
+            Message::Hint { station } => self.tell(station, Event::Hint),
+            Message::News(news) => self.learn(news),
+            Message::Allow(list) => self.set_allow_list(list),
+            Message::Status(reply) => {
+                // Whoever asked may have gone.
+                let _ = reply.send(self.status()?);
+                Ok(())
+            }
+        }
+    }
+
+    /// Forwards the kernel's hints to the inbox for as long as the meter is in hand.
+    fn watch_hints(&self, station: usize, datapath: &Datapath) {
+        let inbox = self.inbox.clone();
+        let hints = datapath.hints().and_then(|hints| {
+            // SAFETY: the ring buffer owns its descriptor and gives the same one for as long as it lives.
+            Ok(unsafe { AsyncFd::register(hints) }?)
+        });
+        let hints = match hints {
+            Ok(hints) => hints,
+            Err(error) => {
+                tracing::warn!("no hints from the kernel, the timer alone must do: {error:#}");
+                return;
+            }
+        };
+        tokio::spawn(async move {
+            let mut hints = hints;
+            while let Ok(mut ready) = hints.readable_mut().await {
+                let mut any = false;
+                while ready.get_inner_mut().take().is_some() {
+                    any = true;
+                }
+                ready.clear_ready();
+                if any && inbox.send(Message::Hint { station }).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Looks up the server's addresses now and then, for the allow-list.
+    fn watch_server_addresses(&self) {
+        let inbox = self.inbox.clone();
+        let url = self.config.server.url.clone();
+        let resolvers = self.config.agent.resolvers.clone().unwrap_or_else(system_resolvers);
+        tokio::spawn(async move {
+            loop {
+                let pause = match server_addresses(&url).await {
+                    Ok(servers) => {
+                        if inbox.send(Message::Allow(AllowList { servers, resolvers: resolvers.clone() })).is_err() {
+                            return;
+                        }
+                        Duration::from_mins(5)
+                    }
+                    Err(error) => {
+                        tracing::warn!("the server's name cannot be looked up: {error:#}");
+                        Duration::from_secs(10)
+                    }
+                };
+                tokio::time::sleep(pause).await;
+            }
+        });
+    }
+
+    fn set_allow_list(&mut self, list: AllowList) -> Result<()> {
+        if self.allow == list {
+            return Ok(());
+        }
+        tracing::info!(servers = ?list.servers, resolvers = ?list.resolvers, "control traffic allowed");
+        self.allow = list;
+        for station in &mut self.stations {
+            if let Some(datapath) = &mut station.datapath {
+                datapath.set_allow_list(&self.allow)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The addresses of the charging server, with its port.
+async fn server_addresses(url: &Url) -> Result<Vec<SocketAddr>> {
+    let port = url.port_or_known_default().context("the server's URL has no port")?;
+    match url.host().context("the server's URL has no host")? {
+        Host::Ipv4(address) => Ok(vec![(address, port).into()]),
+        Host::Ipv6(address) => Ok(vec![(address, port).into()]),
+        Host::Domain(name) => {
+            let found = tokio::net::lookup_host((name, port)).await.with_context(|| format!("looking up {name}"))?;
+            Ok(found.collect())
+        }
+    }
+}
+
+/// The resolvers of `/etc/resolv.conf`; none when it cannot be read.
+fn system_resolvers() -> Vec<IpAddr> {
+    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let addresses = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
+    addresses.filter_map(|address| address.trim().parse().ok()).collect()
+}
+
+/// The signals that tell the agent to stop.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("listening for SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("listening for SIGINT")?,
+        })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! One metered link as the loop holds it: its meter, its SIM, its credit-control client.
+
+use std::path::Path;
+use std::time::Duration;
+
+use agent_common::{Counters, Gate, LINK_ETHERNET, LINK_RAW_IP, MODE_BLOCK, MODE_THROTTLE};
+use anyhow::{Context, Result};
+
+use crate::config::Link as LinkConfig;
+use crate::datapath::Datapath;
+use crate::link::Framing;
+use crate::quota::{GateMode, GateSetting, Quota, Reading, Terms};
+use crate::units::{BootId, Epoch, Generation, SubscriberIdentifier, UsedUnit};
+
+/// How far a throttled link may go into debt: a 64 KiB super-packet at a low rate must be able to pass.
+const THROTTLE_TOLERANCE: Duration = Duration::from_millis(200);
+
+/// A link under the meter, or (without a name) the place where sessions of past epochs are drained.
+pub(super) struct Station {
+    /// The link's name; `None` for the place where past sessions are drained.
+    pub(super) name: Option<String>,
+    /// What the configuration says of it; `None` for the same.
+    pub(super) config: Option<LinkConfig>,
+    pub(super) quota: Quota,
+    pub(super) attachment: Attachment,
+    pub(super) datapath: Option<Datapath>,
+    pub(super) framing: Framing,
+    pub(super) sim: Option<Sim>,
+    /// Whether the core was told that the link is usable.
+    pub(super) in_use: bool,
+}
+
+/// Where the meter of a station sits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attachment {
+    /// Nowhere: the link does not exist, or nobody has tried.
+    None,
+    /// A loader is at work on the interface with this index.
+    Pending(u32),
+    /// On the interface with this index.
+    On(u32),
+    /// It was tried on the interface with this index, in vain; another try follows.
+    Failed(u32),
+}
+
+/// The SIM behind a link and the terms it is charged under.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Sim {
+    pub(super) subscriber: SubscriberIdentifier,
+    pub(super) terms: Terms,
+}
+
+impl Station {
+    pub(super) fn new(name: Option<String>, config: Option<LinkConfig>, quota: Quota) -> Self {
+        Self {
+            name,
+            config,
+            quota,
+            attachment: Attachment::None,
+            datapath: None,
+            framing: Framing::Ethernet,
+            sim: None,
+            in_use: false,
+        }
+    }
+
+    /// For the log: the link's name.
+    pub(super) fn label(&self) -> &str {
+        self.name.as_deref().unwrap_or("(past sessions)")
+    }
+
+    /// Reads the meter; `None` without one.
+    pub(super) fn read(&self) -> Result<Option<Reading>> {
+        let Some(datapath) = &self.datapath else { return Ok(None) };
+        Ok(Some(reading(&datapath.read()?)))
+    }
+
+    /// Writes the gate; the datapath reads it back.
+    pub(super) fn set_gate(&mut self, setting: &GateSetting) -> Result<()> {
+        let framing = self.framing;
+        let label = self.label().to_owned();
+        let datapath =
+            self.datapath.as_mut().with_context(|| format!("{label} has no meter whose gate could be set"))?;
+        datapath.set_gate(&gate(setting, framing)).with_context(|| format!("setting the gate of {label}"))?;
+        Ok(())
+    }
+
+    /// The epoch of the meter in hand.
+    pub(super) fn epoch(&self, boot: &BootId) -> Option<Epoch> {
+        self.datapath.as_ref().map(|datapath| epoch(datapath, boot))
+    }
+}
+
+/// The pinned meter of a link from an earlier run, if there is one: its epoch and what it says.
+pub(super) fn pinned(pin_root: &Path, link: &str, boot: &BootId) -> Result<Option<(Datapath, Epoch, Reading)>> {
+    if !crate::datapath::Pins::new(pin_root, link).directory().exists() {
+        return Ok(None);
+    }
+    let datapath = match Datapath::open(pin_root, link) {
+        Ok(datapath) => datapath,
+        Err(error) => {
+            tracing::warn!("{link}: the pins of an earlier run cannot be opened, a new meter is made: {error:#}");
+            return Ok(None);
+        }
+    };
+    let reading = reading(&datapath.read()?);
+    let epoch = epoch(&datapath, boot);
+    Ok(Some((datapath, epoch, reading)))
+}
+
+fn epoch(datapath: &Datapath, boot: &BootId) -> Epoch {
+    Epoch { boot: boot.clone(), generation: Generation::new(datapath.epoch_id()) }
+}
+
+fn reading(counters: &Counters) -> Reading {
+    let (up, down) = (&counters.uplink, &counters.downlink);
+    Reading {
+        passed: UsedUnit::new(up.passed.octets, down.passed.octets),
+        throttled: UsedUnit::new(up.throttled.octets, down.throttled.octets),
+        control: UsedUnit::new(up.control.octets, down.control.octets),
+        refused: UsedUnit::new(
+            up.refused.octets.saturating_add(up.policed.octets),
+            down.refused.octets.saturating_add(down.policed.octets),
+        ),
+    }
+}
+
+fn gate(setting: &GateSetting, framing: Framing) -> Gate {
+    let (mode, throttle_rate) = match setting.mode {
+        GateMode::Block => (MODE_BLOCK, 0),
+        GateMode::Throttle(rate) => (MODE_THROTTLE, rate.get()),
+    };
+    Gate {
+        ceiling: setting.ceiling.get(),
+        // Zero means "no deadline" to the kernel; the first nanosecond after boot is as good as that instant.
+        deadline_boot_ns: setting.deadline.map_or(0, |deadline| deadline.as_nanos().max(1)),
+        threshold: setting.threshold.map_or(0, |threshold| threshold.get().max(1)),
+        control_ceiling: setting.control_ceiling.get(),
+        mode,
+        throttle_rate,
+        throttle_tolerance_ns: u64::try_from(THROTTLE_TOLERANCE.as_nanos()).unwrap_or(u64::MAX),
+        link_type: match framing {
+            Framing::RawIp => LINK_RAW_IP,
+            Framing::Ethernet => LINK_ETHERNET,
+        },
+        generation: 0,
+    }
+}

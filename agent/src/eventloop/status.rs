@@ -1,0 +1,132 @@
+//! Puts together what `weir status` shows.
+
+use anyhow::Result;
+use tokio::sync::oneshot;
+
+use super::station::{Attachment, Station};
+use super::{Agent, Message};
+use crate::clock::{Moment, boot_now};
+use crate::local::{self, KernelStatus, LinkStatus, SCHEMA, Served, Status};
+use crate::quota::{Overview, Reading, State, WhenUsedUp};
+
+impl Agent {
+    /// Serves the status on the configured socket.
+    pub(super) fn serve_status(&self) -> Result<Served> {
+        let inbox = self.inbox.clone();
+        local::serve(&self.config.agent.socket, move || {
+            let (reply, answer) = oneshot::channel();
+            let asked = inbox.send(Message::Status(reply));
+            async move {
+                asked.ok()?;
+                answer.await.ok()
+            }
+        })
+    }
+
+    /// What there is to show now.
+    pub(super) fn status(&self) -> Result<Status> {
+        let moment = Moment::now()?;
+        let audits = self.ledger.audit()?;
+        let buffered = self.ledger.buffered()?;
+        let set_aside = self.ledger.in_doubt()?;
+        let mut links = Vec::new();
+        let mut draining = 0;
+        for station in &self.stations {
+            let overview = station.quota.overview(boot_now()?);
+            draining += overview.draining;
+            let Some(name) = &station.name else {
+                draining += usize::from(overview.session.is_some());
+                continue;
+            };
+            let grants =
+                audits.iter().find(|audit| Some(audit.session) == overview.session).map_or(0, |audit| audit.grants);
+            links.push(link_status(name, station, &overview, grants)?);
+        }
+        Ok(Status {
+            schema: SCHEMA,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            device: self.config.device.id.clone(),
+            server: self.config.server.url.to_string(),
+            onboarding: self.onboarding.clone(),
+            at: moment.label.wall.to_string(),
+            clock_synced: moment.label.synced,
+            links,
+            unacknowledged_octets: buffered.octets.get(),
+            buffered_containers: buffered.containers,
+            ledger_drift_octets: audits.iter().map(|audit| audit.drift().get()).sum(),
+            set_aside_octets: set_aside.iter().map(|message| message.usage.total().get()).sum(),
+            draining_sessions: draining,
+        })
+    }
+}
+
+fn link_status(name: &str, station: &Station, overview: &Overview, grants: u32) -> Result<LinkStatus> {
+    let metered = matches!(station.attachment, Attachment::On(_));
+    Ok(LinkStatus {
+        link: name.to_owned(),
+        metered,
+        in_use: station.in_use,
+        subscriber: station.sim.as_ref().map(|sim| sim.subscriber.to_string()),
+        state: state_word(overview.state).to_owned(),
+        explanation: explain(station, overview, metered),
+        charging_id: overview.session.map(crate::units::ChargingId::get),
+        session_uplink_octets: overview.used.uplink.get(),
+        session_downlink_octets: overview.used.downlink.get(),
+        ceiling_octets: overview.grant.as_ref().map_or(0, |grant| grant.ceiling.get()),
+        remaining_octets: overview.remaining.get(),
+        grants,
+        rate_octets_per_second: overview.rate.get(),
+        unreported_octets: overview.unreported.get(),
+        kernel: station.read()?.map_or_else(KernelStatus::default, kernel_status),
+    })
+}
+
+const fn kernel_status(reading: Reading) -> KernelStatus {
+    KernelStatus {
+        passed_uplink_octets: reading.passed.uplink.get(),
+        passed_downlink_octets: reading.passed.downlink.get(),
+        refused_uplink_octets: reading.refused.uplink.get(),
+        refused_downlink_octets: reading.refused.downlink.get(),
+        control_uplink_octets: reading.control.uplink.get(),
+        control_downlink_octets: reading.control.downlink.get(),
+        throttled_uplink_octets: reading.throttled.uplink.get(),
+        throttled_downlink_octets: reading.throttled.downlink.get(),
+    }
+}
+
+const fn state_word(state: State) -> &'static str {
+    match state {
+        State::Idle => "idle",
+        State::Requesting => "requesting",
+        State::Active => "active",
+        State::Renewing => "renewing",
+        State::Final => "final",
+        State::Exhausted => "exhausted",
+        State::Offline => "offline",
+        State::Returning => "returning",
+        State::Draining => "draining",
+    }
+}
+
+/// Plain words: what is so, why, and what happens next.
+fn explain(station: &Station, overview: &Overview, metered: bool) -> String {
+    let words = match (station.attachment, overview.state) {
+        (Attachment::None, _) => "the link does not exist; it is metered from its first packet once it does",
+        (Attachment::Failed(_), _) => "the meter could not be attached; see the log, it is tried again",
+        _ if metered && station.sim.is_none() => "waiting for a SIM from onboarding; only control traffic passes",
+        (_, State::Idle) if !station.in_use => "not in use (down, or another link carries the default route); shut",
+        (_, State::Idle) => "idle; the gate is shut and opens when traffic asks for it",
+        (_, State::Requesting) => "waiting for the first units; the gate is shut",
+        (_, State::Active) => "traffic passes; more is asked for in time",
+        (_, State::Renewing) => "traffic passes up to the present ceiling while the server is asked",
+        (_, State::Final) => "the last of the package; traffic passes until it is used up",
+        (_, State::Exhausted) => match station.sim.as_ref().map(|sim| sim.terms.when_used_up) {
+            Some(WhenUsedUp::Throttle(_)) => "the package is used up; traffic is throttled until a top-up",
+            Some(WhenUsedUp::Block) | None => "the package is used up; traffic is blocked until a top-up",
+        },
+        (_, State::Offline) => "the server does not answer; it is tried again over every link",
+        (_, State::Returning) => "the gate is shut; the last octets are being counted",
+        (_, State::Draining) => "waiting for the server to acknowledge the last reports",
+    };
+    words.to_owned()
+}

@@ -1,0 +1,93 @@
+//! What `weir status` shows: the same structure for the text and for `--json`. Octets are plain numbers, times RFC 3339.
+
+use serde::{Deserialize, Serialize};
+
+/// Version of this structure; it changes when a member changes its meaning or goes.
+pub const SCHEMA: u32 = 1;
+
+/// The whole agent.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Status {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Version of the agent that answers.
+    pub version: String,
+    /// The device's identity.
+    pub device: String,
+    /// The charging server.
+    pub server: String,
+    /// How far onboarding has come, in words.
+    pub onboarding: String,
+    /// When this was written, RFC 3339.
+    pub at: String,
+    /// Whether the wall clock was synchronised then.
+    pub clock_synced: bool,
+    /// The metered links.
+    pub links: Vec<LinkStatus>,
+    /// Usage recorded but not acknowledged, over all links and past sessions.
+    pub unacknowledged_octets: u64,
+    /// Containers that hold it.
+    pub buffered_containers: usize,
+    /// Octets by which the ledger does not close; must be 0.
+    pub ledger_drift_octets: u64,
+    /// Octets in messages the server refused for good.
+    pub set_aside_octets: u64,
+    /// Past sessions that are still being settled.
+    pub draining_sessions: usize,
+}
+
+/// One metered link.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct LinkStatus {
+    /// Its name.
+    pub link: String,
+    /// Whether it exists and is metered now.
+    pub metered: bool,
+    /// Whether it is in use (and not, say, standing by while another carries the default route).
+    pub in_use: bool,
+    /// Its SIM.
+    pub subscriber: Option<String>,
+    /// State of its credit session.
+    pub state: String,
+    /// The same in plain words, with what happens next.
+    pub explanation: String,
+    /// The session's charging id.
+    pub charging_id: Option<u32>,
+    /// Octets the session has used, uplink.
+    pub session_uplink_octets: u64,
+    /// Octets the session has used, downlink.
+    pub session_downlink_octets: u64,
+    /// Session octets at which the gate shuts.
+    pub ceiling_octets: u64,
+    /// Octets left until then.
+    pub remaining_octets: u64,
+    /// Grants this session has received.
+    pub grants: u32,
+    /// Octets per second, both directions.
+    pub rate_octets_per_second: u64,
+    /// Octets used and not yet in a sealed message.
+    pub unreported_octets: u64,
+    /// What the kernel has counted since its counters were made.
+    pub kernel: KernelStatus,
+}
+
+/// The kernel's counters of one link.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+pub struct KernelStatus {
+    /// Octets passed under the ceiling, uplink.
+    pub passed_uplink_octets: u64,
+    /// Octets passed under the ceiling, downlink.
+    pub passed_downlink_octets: u64,
+    /// Octets refused, uplink: never sent.
+    pub refused_uplink_octets: u64,
+    /// Octets refused, downlink: already paid for on the air.
+    pub refused_downlink_octets: u64,
+    /// Control octets that passed a shut gate, uplink.
+    pub control_uplink_octets: u64,
+    /// Control octets that passed a shut gate, downlink.
+    pub control_downlink_octets: u64,
+    /// Octets that passed throttled, uplink.
+    pub throttled_uplink_octets: u64,
+    /// Octets that passed throttled, downlink.
+    pub throttled_downlink_octets: u64,
+}
