@@ -140,8 +140,12 @@ impl Onboarding {
         wait: Duration,
     ) -> Result<Vec<ServerCommand>, OnboardingError> {
         let client = self.http.client(route).map_err(not_sent)?;
-        let query = format!("commands?after={}&wait={}", after.get(), wait.as_secs().min(60));
-        let reply = self.send_authorised(route, client.get(self.device_address(&query))).await?;
+        let wait = wait.as_secs().min(60);
+        let query = format!("commands?after={}&wait={wait}", after.get());
+        // The wait at the server is wanted, and is not part of what an answer may take.
+        let timeout = self.http.answer_timeout() + Duration::from_secs(wait);
+        let request = client.get(self.device_address(&query)).timeout(timeout);
+        let reply = self.send_authorised(route, request).await?;
         parse::<Commands>(&reply).map(|answer| answer.commands)
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::config::Link;
 use crate::quota::{FailureHandling, FinalUnitAction, OfflineGrace, WhenUsedUp};
 use crate::reporter::{failure_handling, final_unit_action};
 use crate::units::{OctetRate, Octets, RatingGroup, SubscriberIdentifier};
@@ -20,6 +21,12 @@ pub struct Modem {
     /// The ICCID of the SIM in it, when known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iccid: Option<String>,
+}
+
+impl From<&Link> for Modem {
+    fn from(link: &Link) -> Self {
+        Self { slot: link.slot.clone(), imei: link.imei.clone(), iccid: link.iccid.clone() }
+    }
 }
 
 /// The SIM that was bound to a slot.

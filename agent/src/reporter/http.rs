@@ -12,6 +12,8 @@ use jiff::fmt::rfc2822::DateTimeParser;
 use reqwest::header::{DATE, ETAG, HeaderMap, HeaderName, LOCATION, RETRY_AFTER};
 use reqwest::{Certificate, Client, RequestBuilder, Response, Url};
 
+use crate::config::Server;
+
 /// Octets of an answer at most.
 const BODY_MAX: usize = 256 << 10;
 /// `Retry-After` is believed up to this.
@@ -46,6 +48,17 @@ pub struct HttpSettings {
     pub connect_timeout: Duration,
     /// How long the whole exchange may take.
     pub answer_timeout: Duration,
+}
+
+impl From<&Server> for HttpSettings {
+    fn from(server: &Server) -> Self {
+        Self {
+            url: server.url.clone(),
+            tls_ca: server.tls_ca.clone(),
+            connect_timeout: server.connect_timeout,
+            answer_timeout: server.answer_timeout,
+        }
+    }
 }
 
 /// What came back.
@@ -96,6 +109,12 @@ impl Http {
     #[must_use]
     pub fn address(&self, path: &str) -> String {
         format!("{}{path}", self.base)
+    }
+
+    /// How long a whole exchange may take.
+    #[must_use]
+    pub fn answer_timeout(&self) -> Duration {
+        self.settings.answer_timeout
     }
 
     /// The client of a route. Connections of one route are never used for another.
