@@ -58,15 +58,10 @@ impl Agent {
             "static (from the configuration)".clone_into(&mut self.onboarding);
             return Ok(());
         };
-        let modem = |link: &crate::config::Link| Modem {
-            slot: link.slot.clone(),
-            imei: link.imei.clone(),
-            iccid: link.iccid.clone(),
-        };
         let after = self.ledger.setting(LAST_COMMAND)?.map(|number| number.parse()).transpose();
         let enrolment = Enrolment {
             client,
-            modems: self.config.links.iter().map(modem).collect(),
+            modems: self.config.links.iter().map(Modem::from).collect(),
             registered: self.ledger.setting(REGISTERED)?.as_deref() == Some(self.config.device.id.as_str()),
             claim_code: self.claim_code()?,
             after: CommandNumber::new(after.context("reading the last command's number from the ledger")?.unwrap_or(0)),

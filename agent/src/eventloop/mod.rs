@@ -106,12 +106,7 @@ impl Agent {
         let ledger = Ledger::open(&config.ledger, boot.clone())?;
         let (inbox, mail) = mpsc::unbounded_channel();
         let nf_name = config.device.nf_instance_id;
-        let http = Http::new(HttpSettings {
-            url: config.server.url.clone(),
-            tls_ca: config.server.tls_ca.clone(),
-            connect_timeout: config.server.connect_timeout,
-            answer_timeout: config.server.answer_timeout,
-        })?;
+        let http = Http::new(HttpSettings::from(&config.server))?;
         let mut agent = Self {
             boot,
             ledger,

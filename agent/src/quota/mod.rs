@@ -163,6 +163,8 @@ pub struct Quota {
     control_reserve: Octets,
     /// The meter as last read, and when.
     reading: Option<(Reading, BootInstant)>,
+    /// Up to where the sessions have taken account of an epoch (`passed`, `throttled`): where the next one begins.
+    accounted: Option<(Epoch, UsedUnit, UsedUnit)>,
     queue: VecDeque<Command>,
     gate: Option<GateSetting>,
     jitter: Jitter,
@@ -187,6 +189,7 @@ impl Quota {
             meter: None,
             control_reserve: Octets::ZERO,
             reading: None,
+            accounted: None,
             queue: VecDeque::new(),
             gate: None,
             jitter: Jitter::new(seed),
@@ -361,8 +364,10 @@ impl Quota {
         let moved = self.reading.is_none_or(|(before, _)| before.passed != reading.passed);
         self.reading = Some((reading, now));
         let mut out = Vec::new();
-        for session in &mut self.sessions {
-            if !session.read(&reading, now) {
+        for session in self.sessions.iter_mut().filter(|session| session.is_live()) {
+            if session.read(&reading, now) {
+                self.accounted = Some((session.opening.epoch.clone(), reading.passed, reading.throttled));
+            } else {
                 session.freeze(&mut out);
             }
         }
@@ -435,12 +440,17 @@ impl Quota {
             return;
         }
         let (Some(usable), Some((reading, _))) = (self.usable.clone(), self.reading) else { return };
+        // What passed between the last session's last reading and its gate's shutting belongs to the next session.
+        let (base, base_throttled) = match self.accounted.take() {
+            Some((epoch, passed, throttled)) if epoch == usable.epoch => (passed, throttled),
+            Some(_) | None => (reading.passed, reading.throttled),
+        };
         let opening = SessionOpening {
             session: self.new_name(),
             subscriber: usable.subscriber,
             epoch: usable.epoch,
-            base: reading.passed,
-            base_throttled: reading.throttled,
+            base,
+            base_throttled,
             opened_at: now,
         };
         let mut out = Vec::new();

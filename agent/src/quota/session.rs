@@ -119,6 +119,9 @@ impl Session {
         session.refused = reading.refused.total();
         let request = session.terms.chunk;
         session.seal(Operation::Create, Some(request), None, now, out);
+        // The base may lie a little before the reading.
+        session.passed = reading.passed;
+        session.throttled = reading.throttled;
         session
     }
 
@@ -223,9 +226,6 @@ impl Session {
 
     /// Takes a reading of the meter. False when the counters went back: the epoch is over without our having been told.
     pub(super) fn read(&mut self, reading: &Reading, now: BootInstant) -> bool {
-        if !self.live {
-            return true;
-        }
         let (Some(passed), Some(throttled)) =
             (reading.passed.since(self.passed), reading.throttled.since(self.throttled))
         else {
