@@ -1,5 +1,6 @@
 //! `weir`: parse, validate, run, settle.
 
+use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -78,7 +79,11 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 /// Logs go to standard error: for people on a terminal, as JSON on demand. `RUST_LOG` changes what is shown.
 fn begin_logging(json: bool) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
     if json {
         subscriber.json().init();
     } else {

@@ -65,6 +65,7 @@ pub async fn fetch(socket: &Path) -> Result<Status> {
     let whom =
         || format!("no agent answers at {}; is `weir run` running, and may you open its socket?", socket.display());
     UnixStream::connect(socket).await.with_context(whom)?;
+    crate::reporter::use_ring();
     let client = reqwest::Client::builder().unix_socket(socket.to_owned()).build().context("making a client")?;
     let answer = client.get(format!("http://localhost{STATUS_PATH}")).send().await.with_context(whom)?;
     let answer = answer.error_for_status().context("the agent is about to end")?;

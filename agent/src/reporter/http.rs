@@ -78,6 +78,12 @@ pub struct Reply {
     pub body: Vec<u8>,
 }
 
+/// Makes ring the provider of TLS for every HTTP client of this process.
+pub fn use_ring() {
+    // An error says that a provider is installed already, by whom does not matter.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 /// Pooled connections to one server, apart for each route.
 #[derive(Clone, Debug)]
 pub struct Http {
@@ -90,8 +96,7 @@ pub struct Http {
 impl Http {
     /// Reads the authorities; no connection is made yet.
     pub fn new(settings: HttpSettings) -> Result<Self> {
-        // An error says that a provider is installed already, by whom does not matter.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        use_ring();
         let mut authorities = Vec::new();
         if let Some(path) = &settings.tls_ca {
             let pem = std::fs::read(path).with_context(|| format!("reading server.tls_ca {}", path.display()))?;

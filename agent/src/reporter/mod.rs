@@ -14,7 +14,7 @@ use crate::units::SessionRef;
 pub use decode::{Expected, decode};
 pub(crate) use decode::{Problem, failure_handling, final_unit_action};
 pub(crate) use http::exchange;
-pub use http::{Http, HttpSettings, Reply, Route};
+pub use http::{Http, HttpSettings, Reply, Route, use_ring};
 pub use wire::{Identity, Interval, SealInput, as_retransmission, encode};
 
 /// Where charging is found at the server.
