@@ -32,25 +32,20 @@ pub(crate) fn meter(ctx: &TcContext, direction: u32) -> i32 {
     let meter = Meter { gate, word, counters };
     // SAFETY: a map value of this type.
     let link_type = unsafe { atomics::load(&raw const (*gate).link_type) };
-    let frame = locate(ctx, link_type);
-    if frame.ip.is_there() {
-        if frame.ip.link_type() != link_type {
-            hints::other_link_type(ctx, gate, word, frame.ip.link_type());
-        }
-        let size = packet::measure(ctx, &frame.ip, direction);
-        if size.is_guess != 0 {
-            counters::count_parse_error(counters);
-        }
-        return judge(ctx, meter, &frame.ip, size, direction);
+    let frame = locate(ctx, link_type).merged(ctx);
+    let size = packet::measure(ctx, &frame, direction);
+    if !frame.is_ip() {
+        // SAFETY: an address inside a map value.
+        counters::count(unsafe { &raw mut (*counters::of(counters, direction)).non_ip }, size);
+        return if frame.ethertype == ETHERTYPE_ARP || is_open(meter) { PASS } else { DROP };
     }
-    let size = packet::single(ctx.len().saturating_sub(frame.l2));
-    if frame.is_broken() {
+    if size.is_guess != 0 {
         counters::count_parse_error(counters);
-        return judge(ctx, meter, &frame.ip, size, direction);
     }
-    // SAFETY: an address inside a map value.
-    counters::count(unsafe { &raw mut (*counters::of(counters, direction)).non_ip }, size);
-    if frame.ethertype == ETHERTYPE_ARP || is_open(meter) { PASS } else { DROP }
+    if frame.ip.is_there() && frame.ip.link_type() != link_type {
+        hints::other_link_type(ctx, gate, word, frame.ip.link_type());
+    }
+    judge(ctx, meter, &frame.ip, size, direction)
 }
 
 #[inline(always)]

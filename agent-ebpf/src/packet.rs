@@ -3,7 +3,7 @@
 use agent_common::{DOWNLINK, UPLINK};
 use aya_ebpf::programs::TcContext;
 
-use crate::locate::{Ip, gso_size};
+use crate::locate::{Frame, Ip, gso_size};
 
 pub(crate) const TCP: u8 = 6;
 pub(crate) const UDP: u8 = 17;
@@ -45,25 +45,22 @@ impl Transport {
     }
 }
 
-/// One packet of so many octets.
+/// Measures a frame behind its link header; one without a readable IP header by its length.
 #[inline(always)]
-pub(crate) fn single(octets: u32) -> Size {
-    Size { octets: u64::from(octets), packets: 1, is_guess: 0 }
-}
-
-/// Measures an IP packet.
-#[inline(always)]
-pub(crate) fn measure(ctx: &TcContext, ip: &Ip, direction: u32) -> Size {
-    let l3 = ctx.len().saturating_sub(ip.l2);
-    if gso_size(ctx) != 0 {
-        let mut size = single(l3);
+pub(crate) fn measure(ctx: &TcContext, frame: &Frame, direction: u32) -> Size {
+    let ip = &frame.ip;
+    let l3 = ctx.len().saturating_sub(frame.l2);
+    let mut size = Size { octets: u64::from(l3), packets: 1, is_guess: 0 };
+    if !ip.is_there() {
+        size.is_guess = 1;
+    } else if gso_size(ctx) != 0 {
         measure_super_packet(ctx, ip, direction, &mut size);
-        return size;
+    } else if direction == DOWNLINK && ip.l2 != 0 && l3 + ETHERNET_HEADER <= ETHERNET_MINIMUM {
+        // Only what was received may be padded; what is sent is padded by the driver, behind this hook. Counting
+        // in-band tags out of the frame makes the padding of a tagged frame the same as that of an untagged one.
+        size.octets = u64::from(ip.total);
     }
-    // Only what was received may be padded; what is sent is padded by the driver, behind this hook. Counting in-band
-    // tags out of the frame makes the padding of a tagged frame the same as that of an untagged one.
-    let is_padded = direction == DOWNLINK && ip.l2 != 0 && l3 + ETHERNET_HEADER <= ETHERNET_MINIMUM;
-    single(if is_padded { ip.total } else { l3 })
+    size
 }
 
 /// Measures a packet that is many on the air: each segment repeats the network and the transport header.
@@ -127,8 +124,9 @@ pub(crate) fn transport(ctx: &TcContext, ip: &Ip) -> Transport {
     }
 }
 
-/// More extension headers than this do not occur (RFC 8200 section 4.1 names each at most once, one of them twice).
-const MOST_EXTENSION_HEADERS: u32 = 8;
+/// RFC 8200 section 4.1 names five, each at most once and one of them twice. Every round doubles and more the work of
+/// the verifier, which is bounded.
+const MOST_EXTENSION_HEADERS: u32 = 6;
 
 #[inline(always)]
 fn skip_extension_headers(ctx: &TcContext, first: Transport) -> Transport {
