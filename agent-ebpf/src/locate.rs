@@ -45,6 +45,7 @@ impl Frame {
     /// instructions cost it hundreds of thousands (the bound is a million). A number that it does not know, and that
     /// is 0, is added to each field: the length of the packet less the length of the packet.
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "it is 0")]
     pub(crate) fn merged(self, ctx: &TcContext) -> Self {
         // SAFETY: the context of a running program. Volatile, so that the compiler does not know it either.
         let nothing = unsafe {
@@ -188,6 +189,7 @@ fn is_tag(ethertype: u16) -> bool {
 
 /// What the kernel takes the frame for: the `EtherType` of the outermost layer that it has not taken off.
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the kernel keeps 16 bits there")]
 fn protocol(ctx: &TcContext) -> u16 {
     // A big-endian 16 bit number in the low half of a native word.
     u16::from_be(ctx.skb.protocol() as u16)
@@ -213,6 +215,7 @@ fn ip_at(ctx: &TcContext, l2: u32) -> Ip {
 
 /// Reads what may be an IP header; its own length fields must agree with the frame.
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "one octet of a word is meant")]
 fn parse(ctx: &TcContext, head: &Head, l2: u32) -> Ip {
     let available = ctx.len().saturating_sub(l2);
     let first = u32::from_be(head[0]);

@@ -11,6 +11,7 @@ use std::{
         unix::ffi::OsStrExt as _,
     },
     path::Path,
+    ptr,
 };
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
@@ -184,7 +185,7 @@ fn link_info(link: &OwnedFd) -> io::Result<LinkInfo> {
     let mut info = LinkInfo::default();
     let mut attr = InfoAttr {
         fd: link.as_raw_fd().cast_unsigned(),
-        length: size_of::<LinkInfo>() as u32,
+        length: u32::try_from(size_of::<LinkInfo>()).map_err(io::Error::other)?,
         info: (&raw mut info) as u64,
     };
     // SAFETY: the attribute and the space for the answer live over the call, and its length is told.
@@ -196,10 +197,6 @@ fn link_info(link: &OwnedFd) -> io::Result<LinkInfo> {
 /// `attr` is what the command expects, and every address in it is good for what the command does with it.
 unsafe fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<libc::c_long> {
     // SAFETY: the caller's promise.
-    let answer = unsafe { libc::syscall(libc::SYS_bpf, command, ptr_of(attr), size_of::<T>()) };
+    let answer = unsafe { libc::syscall(libc::SYS_bpf, command, ptr::from_mut(attr), size_of::<T>()) };
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
-}
-
-fn ptr_of<T>(attr: &mut T) -> *mut T {
-    attr
 }

@@ -10,29 +10,29 @@ use aya::{
 
 /// Which program gets the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
+pub(crate) enum Direction {
     Uplink,
     Downlink,
 }
 
 /// What the program said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     Pass,
     Drop,
 }
 
 /// What the kernel knows of an skb beside its octets.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Skb {
-    pub gso_size: u32,
-    pub gso_segs: u32,
+pub(crate) struct Skb {
+    pub(crate) gso_size: u32,
+    pub(crate) gso_segs: u32,
     /// 0 = as long as the data.
-    pub wire_len: u32,
+    pub(crate) wire_len: u32,
 }
 
 /// Open without end.
-pub const OPEN: Gate = Gate {
+pub(crate) const OPEN: Gate = Gate {
     ceiling: u64::MAX,
     deadline_boot_ns: 0,
     threshold: 0,
@@ -45,12 +45,12 @@ pub const OPEN: Gate = Gate {
 };
 
 /// Both programs with maps of their own, all at zero.
-pub struct Bench {
+pub(crate) struct Bench {
     object: Ebpf,
 }
 
 impl Bench {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut object = EbpfLoader::new().load(OBJECT).expect("maps of the object (these tests run as root)");
         for name in ["weir_uplink", "weir_downlink"] {
             program(&mut object, name).load().expect("the kernel's verifier accepts the program");
@@ -58,41 +58,41 @@ impl Bench {
         Self { object }
     }
 
-    pub fn with_gate(gate: Gate) -> Self {
+    pub(crate) fn with_gate(gate: Gate) -> Self {
         let mut bench = Self::new();
         bench.set_gate(gate);
         bench
     }
 
-    pub fn set_gate(&mut self, gate: Gate) {
+    pub(crate) fn set_gate(&mut self, gate: Gate) {
         let mut map: Array<_, Gate> = self.object.map_mut("gate").unwrap().try_into().unwrap();
         map.set(0, gate, 0).unwrap();
     }
 
     /// Sets everything that the kernel writes back to zero, as in a new epoch.
-    pub fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.set_word(Word::default());
         let mut map: PerCpuArray<_, Counters> = self.object.map_mut("counters").unwrap().try_into().unwrap();
         let zeros = vec![Counters::default(); aya::util::nr_cpus().unwrap()];
         map.set(0, PerCpuValues::try_from(zeros).unwrap(), 0).unwrap();
     }
 
-    pub fn allow(&mut self, key: AllowKey) {
+    pub(crate) fn allow(&mut self, key: AllowKey) {
         let mut map: HashMap<_, AllowKey, u8> = self.object.map_mut("allow").unwrap().try_into().unwrap();
         map.insert(key, 1, 0).unwrap();
     }
 
     /// Overwrites the words, to begin at a point that packets alone would take long to reach.
-    pub fn set_word(&mut self, word: Word) {
+    pub(crate) fn set_word(&mut self, word: Word) {
         let mut map: Array<_, Word> = self.object.map_mut("word").unwrap().try_into().unwrap();
         map.set(0, word, 0).unwrap();
     }
 
-    pub fn send(&mut self, direction: Direction, packet: &[u8]) -> Verdict {
+    pub(crate) fn send(&mut self, direction: Direction, packet: &[u8]) -> Verdict {
         self.send_skb(direction, packet, Skb::default())
     }
 
-    pub fn send_skb(&mut self, direction: Direction, packet: &[u8], skb: Skb) -> Verdict {
+    pub(crate) fn send_skb(&mut self, direction: Direction, packet: &[u8], skb: Skb) -> Verdict {
         let name = match direction {
             Direction::Uplink => "weir_uplink",
             Direction::Downlink => "weir_downlink",
@@ -107,12 +107,12 @@ impl Bench {
         }
     }
 
-    pub fn word(&self) -> Word {
+    pub(crate) fn word(&self) -> Word {
         let map: Array<_, Word> = self.object.map("word").unwrap().try_into().unwrap();
         map.get(&0, 0).unwrap()
     }
 
-    pub fn counters(&self) -> Counters {
+    pub(crate) fn counters(&self) -> Counters {
         let map: PerCpuArray<_, Counters> = self.object.map("counters").unwrap().try_into().unwrap();
         let mut sum = Counters::default();
         for one in map.get(&0, 0).unwrap().iter() {
@@ -124,7 +124,7 @@ impl Bench {
     }
 
     /// What the ring buffer of hints holds; it can be asked for once.
-    pub fn hints(&mut self) -> Vec<Hint> {
+    pub(crate) fn hints(&mut self) -> Vec<Hint> {
         let map = self.object.take_map("hints").expect("asked for once");
         let mut ring: RingBuf<MapData> = map.try_into().unwrap();
         let mut hints = vec![];
@@ -157,7 +157,7 @@ fn add(sum: &mut DirectionCounters, one: &DirectionCounters) {
 }
 
 /// So many octets in so many packets.
-pub fn tally(octets: u64, packets: u64) -> Tally {
+pub(crate) fn tally(octets: u64, packets: u64) -> Tally {
     Tally { octets, packets }
 }
 

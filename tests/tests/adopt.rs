@@ -1,0 +1,306 @@
+//! Load, pin, adopt, let go: the meter on a tun interface in a namespace of its own.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::fd::{AsRawFd, FromRawFd as _, OwnedFd},
+    path::{Path, PathBuf},
+    thread,
+};
+
+use agent::datapath::{AllowList, Datapath, LoadSpec, Origin, detach_and_unpin, load::OBJECT, load_and_pin};
+use agent_common::{Gate, HINT_REFUSAL, LAYOUT_VERSION, LINK_RAW_IP, MODE_BLOCK, Tally};
+use aya::{
+    EbpfLoader,
+    programs::{
+        ProgramInfo, SchedClassifier,
+        links::{FdLink, PinnedLink},
+    },
+};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
+
+const LINK: &str = "wwan0.7";
+
+/// Open without end, on a link without Ethernet headers.
+const OPEN: Gate = Gate {
+    ceiling: u64::MAX,
+    deadline_boot_ns: 0,
+    threshold: 0,
+    control_ceiling: 0,
+    mode: MODE_BLOCK,
+    throttle_rate: 0,
+    throttle_tolerance_ns: 0,
+    link_type: LINK_RAW_IP,
+    generation: 0,
+};
+
+/// Runs `body` in network and mount namespaces of its own, with a directory that holds a BPF file system at `bpf`. They
+/// belong to one thread and go with it, whatever happens.
+fn alone(body: impl FnOnce(&Path) + Send + 'static) {
+    let directory = tempfile::Builder::new().prefix(&format!("weir-{}-", std::process::id())).tempdir().unwrap();
+    let root = directory.path().to_owned();
+    let inside = move || {
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("namespaces (these tests run as root)");
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        fs::create_dir(root.join("bpf")).unwrap();
+        mount(Some("bpf"), &root.join("bpf"), Some("bpf"), MsFlags::empty(), None::<&str>).unwrap();
+        body(&root);
+    };
+    if let Err(panic) = thread::spawn(inside).join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn spec(pin_root: PathBuf) -> LoadSpec {
+    LoadSpec { link: LINK.to_owned(), pin_root }
+}
+
+/// A tun interface that is up; it goes away with this value.
+struct Tun {
+    file: File,
+}
+
+impl Tun {
+    fn new() -> Self {
+        let file = OpenOptions::new().read(true).write(true).open("/dev/net/tun").unwrap();
+        let flags = i16::try_from(libc::IFF_TUN | libc::IFF_NO_PI).unwrap();
+        request(&file, libc::TUNSETIFF, flags);
+        // SAFETY: no address is handed over.
+        let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+        assert!(socket >= 0, "{}", io::Error::last_os_error());
+        // SAFETY: just made, and owned by nobody else.
+        let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+        request(&socket, libc::SIOCSIFFLAGS, i16::try_from(libc::IFF_UP).unwrap());
+        Self { file }
+    }
+
+    /// Lets a packet of 128 octets come in, UDP from port 53 of 198.51.100.7; the kernel has seen it when this returns.
+    fn receive(&mut self) {
+        let mut packet = vec![0; 128];
+        packet[..20].copy_from_slice(&[0x45, 0, 0, 128, 0, 0, 0, 0, 64, 17, 0, 0, 198, 51, 100, 7, 192, 0, 2, 1]);
+        packet[21] = 53;
+        self.file.write_all(&packet).unwrap();
+    }
+}
+
+fn request(file: &impl AsRawFd, command: libc::Ioctl, flags: i16) {
+    // SAFETY: all zero is a value of this structure.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (place, letter) in request.ifr_name.iter_mut().zip(LINK.bytes()) {
+        *place = letter.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = flags;
+    // SAFETY: both commands read an `ifreq`, which lives over the call.
+    let answer = unsafe { libc::ioctl(file.as_raw_fd(), command, &raw mut request) };
+    assert_eq!(answer, 0, "{}", io::Error::last_os_error());
+}
+
+fn passed(datapath: &Datapath) -> Tally {
+    datapath.read().unwrap().downlink.passed
+}
+
+#[test]
+fn a_live_meter_is_adopted_and_goes_on_counting() {
+    alone(|root| {
+        let mut tun = Tun::new();
+        let spec = spec(root.join("bpf/weir"));
+        let first = load_and_pin(&spec).unwrap();
+        assert_eq!(first.origin, Origin::New);
+        let mut datapath = Datapath::open(&spec.pin_root, LINK).unwrap();
+        let epoch = datapath.epoch_id();
+        tun.receive();
+        assert_eq!(datapath.read().unwrap().downlink.refused, Tally { octets: 128, packets: 1 });
+        datapath.set_gate(&OPEN).unwrap();
+        tun.receive();
+        drop(datapath);
+        tun.receive();
+
+        let second = load_and_pin(&spec).unwrap();
+        assert_eq!(second.origin, Origin::Adopted);
+        let datapath = Datapath::open(&spec.pin_root, LINK).unwrap();
+        assert_eq!(datapath.epoch_id(), epoch);
+        assert!(datapath.is_attached(second.ifindex));
+        assert!(!datapath.is_attached(second.ifindex + 1));
+        tun.receive();
+        assert_eq!(passed(&datapath), Tally { octets: 3 * 128, packets: 3 });
+        assert_eq!(datapath.word().unwrap().gate, 3 * 128);
+    });
+}
+
+#[test]
+fn a_meter_whose_interface_is_gone_makes_way_for_a_new_epoch() {
+    alone(|root| {
+        let tun = Tun::new();
+        let spec = spec(root.join("bpf/weir"));
+        load_and_pin(&spec).unwrap();
+        let mut datapath = Datapath::open(&spec.pin_root, LINK).unwrap();
+        let epoch = datapath.epoch_id();
+        datapath.set_gate(&OPEN).unwrap();
+        drop(tun);
+        assert!(datapath.is_attached(0), "the link has outlived its interface");
+
+        let mut tun = Tun::new();
+        let loaded = load_and_pin(&spec).unwrap();
+        assert_eq!(loaded.origin, Origin::New);
+        let datapath = Datapath::open(&spec.pin_root, LINK).unwrap();
+        assert_ne!(datapath.epoch_id(), epoch);
+        assert!(datapath.is_attached(loaded.ifindex));
+        assert_eq!(datapath.gate().unwrap(), Gate::default());
+        tun.receive();
+        assert_eq!(datapath.read().unwrap().downlink.refused, Tally { octets: 128, packets: 1 });
+    });
+}
+
+#[test]
+fn an_older_program_is_replaced_without_a_new_epoch() {
+    alone(|root| {
+        let mut tun = Tun::new();
+        let spec = spec(root.join("bpf/weir"));
+        load_and_pin(&spec).unwrap();
+        let directory = spec.pin_root.join(format!("v{LAYOUT_VERSION}/wwan0:7"));
+        let program = directory.join("prog_downlink");
+        let tag = |path: &Path| ProgramInfo::from_pin(path).unwrap().tag();
+        let current = tag(&program);
+
+        // The same program with a verdict of OK in place of NEXT stands for an older one.
+        let mut older = EbpfLoader::new();
+        for map in ["counters", "word", "gate", "allow", "hints"] {
+            older.map_pin_path(map, directory.join(map));
+        }
+        let mut older = older.load(&with_another_verdict()).unwrap();
+        let classifier: &mut SchedClassifier = older.program_mut("weir_downlink").unwrap().try_into().unwrap();
+        classifier.load().unwrap();
+        let link = PinnedLink::from_pin(directory.join("link_downlink")).unwrap();
+        classifier.attach_to_link(FdLink::from(link).try_into().unwrap()).unwrap();
+        fs::remove_file(&program).unwrap();
+        classifier.pin(&program).unwrap();
+        drop(older);
+        assert_ne!(tag(&program), current);
+
+        let mut datapath = Datapath::open(&spec.pin_root, LINK).unwrap();
+        datapath.set_gate(&OPEN).unwrap();
+        tun.receive();
+        assert_eq!(load_and_pin(&spec).unwrap().origin, Origin::Adopted);
+        assert_eq!(tag(&program), current);
+        tun.receive();
+        assert_eq!(passed(&datapath), Tally { octets: 2 * 128, packets: 2 });
+    });
+}
+
+/// The object with every `r0 = -1` made `r0 = 0`.
+fn with_another_verdict() -> Vec<u8> {
+    // `BPF_ALU | BPF_MOV | BPF_K`, any register.
+    let is_next = |instruction: &[u8]| {
+        instruction[0] == 0xb4 && instruction[1] < 10 && instruction[2..] == [0, 0, 0xff, 0xff, 0xff, 0xff]
+    };
+    let mut object = OBJECT.to_vec();
+    let mut changed = 0;
+    for instruction in object.chunks_exact_mut(8).filter(|instruction| is_next(instruction)) {
+        instruction[4..].fill(0);
+        changed += 1;
+    }
+    assert!(changed > 0, "no verdict in the object");
+    object
+}
+
+#[test]
+fn a_second_meter_is_refused_and_leaves_nothing_behind() {
+    alone(|root| {
+        let _tun = Tun::new();
+        let ours = spec(root.join("bpf/weir"));
+        let other = spec(root.join("bpf/other"));
+        let ifindex = load_and_pin(&ours).unwrap().ifindex;
+        let error = format!("{:#}", load_and_pin(&other).unwrap_err());
+        assert!(error.contains("carries 2 meters at its uplink hook"), "{error}");
+        assert!(!other.pin_root.join(format!("v{LAYOUT_VERSION}/wwan0:7")).exists());
+        assert!(Datapath::open(&ours.pin_root, LINK).unwrap().is_attached(ifindex));
+        assert_eq!(load_and_pin(&ours).unwrap().origin, Origin::Adopted);
+    });
+}
+
+#[test]
+fn letting_go_takes_everything_off() {
+    alone(|root| {
+        let _tun = Tun::new();
+        let spec = spec(root.join("bpf/weir"));
+        load_and_pin(&spec).unwrap();
+        detach_and_unpin(&spec.pin_root, LINK).unwrap();
+        assert_eq!(fs::read_dir(spec.pin_root.join(format!("v{LAYOUT_VERSION}"))).unwrap().count(), 0);
+        for hook in [aya::programs::TcAttachType::Ingress, aya::programs::TcAttachType::Egress] {
+            assert!(SchedClassifier::query_tcx(LINK, hook).unwrap().1.is_empty());
+        }
+        // Once more is no error.
+        detach_and_unpin(&spec.pin_root, LINK).unwrap();
+    });
+}
+
+#[test]
+fn the_gate_is_what_was_written_and_its_hints_name_the_write() {
+    alone(|root| {
+        let mut tun = Tun::new();
+        let spec = spec(root.join("bpf/weir"));
+        load_and_pin(&spec).unwrap();
+        let mut datapath = Datapath::open(&spec.pin_root, LINK).unwrap();
+        let mut hints = datapath.hints().unwrap();
+        let gate = Gate {
+            ceiling: 200,
+            deadline_boot_ns: u64::MAX,
+            threshold: 1000,
+            control_ceiling: 50,
+            mode: MODE_BLOCK,
+            throttle_rate: 3,
+            throttle_tolerance_ns: 4,
+            link_type: LINK_RAW_IP,
+            generation: 0,
+        };
+        assert_eq!(datapath.set_gate(&gate).unwrap(), 1);
+        assert_eq!(datapath.set_gate(&gate).unwrap(), 2);
+        assert_eq!(datapath.gate().unwrap(), Gate { generation: 2, ..gate });
+        for _ in 0..3 {
+            tun.receive();
+        }
+        assert_eq!(passed(&datapath), Tally { octets: 128, packets: 1 });
+        let hint = hints.take().unwrap();
+        assert_eq!((hint.kind, hint.generation), (HINT_REFUSAL, 2));
+        assert_eq!(hints.take(), None);
+    });
+}
+
+#[test]
+fn the_allow_list_becomes_what_is_given() {
+    alone(|root| {
+        let mut tun = Tun::new();
+        let spec = spec(root.join("bpf/weir"));
+        load_and_pin(&spec).unwrap();
+        let mut datapath = Datapath::open(&spec.pin_root, LINK).unwrap();
+        datapath.set_gate(&Gate { ceiling: 0, control_ceiling: 10_000, ..OPEN }).unwrap();
+        let list = |resolver: &str| AllowList { servers: vec![], resolvers: vec![resolver.parse().unwrap()] };
+        datapath.set_allow_list(&list("198.51.100.8")).unwrap();
+        tun.receive();
+        datapath.set_allow_list(&list("198.51.100.7")).unwrap();
+        tun.receive();
+        tun.receive();
+        datapath.set_allow_list(&list("2001:db8::53")).unwrap();
+        tun.receive();
+        let counters = datapath.read().unwrap().downlink;
+        assert_eq!((counters.control.packets, counters.refused.packets), (2, 2));
+        let many = (0..200).map(|last| [198, 51, 100, last].into()).collect();
+        assert!(datapath.set_allow_list(&AllowList { servers: vec![], resolvers: many }).is_err());
+    });
+}
+
+#[test]
+fn what_is_missing_is_said_with_what_to_do() {
+    alone(|root| {
+        let unknown = format!("{:#}", load_and_pin(&spec(root.join("bpf/weir"))).unwrap_err());
+        assert_eq!(unknown, format!("there is no interface {LINK}; there are: lo"));
+        let _tun = Tun::new();
+        let elsewhere = format!("{:#}", load_and_pin(&spec(root.join("pins"))).unwrap_err());
+        assert!(elsewhere.contains("is not on a BPF file system") && elsewhere.contains("mount -t bpf"), "{elsewhere}");
+        assert!(!root.join("pins").exists());
+    });
+}
