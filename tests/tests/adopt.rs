@@ -48,6 +48,8 @@ fn alone(body: impl FnOnce(&Path) + Send + 'static) {
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
         fs::create_dir(root.join("bpf")).unwrap();
         mount(Some("bpf"), &root.join("bpf"), Some("bpf"), MsFlags::empty(), None::<&str>).unwrap();
+        // Nothing but what a test sends: no router solicitations.
+        fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
         body(&root);
     };
     if let Err(panic) = thread::spawn(inside).join() {

@@ -98,9 +98,7 @@ pub fn detach_and_unpin(pin_root: &Path, link: &str) -> Result<()> {
 
 pub(super) fn remove_pins(pins: &Pins) -> Result<()> {
     for direction in DIRECTIONS {
-        remove_if_there(&pins.link(direction))?;
-    }
-    for direction in DIRECTIONS {
+        detach(&pins.link(direction))?;
         remove_if_there(&pins.program(direction))?;
     }
     for map in PINNED_MAPS {
@@ -112,6 +110,23 @@ pub(super) fn remove_pins(pins: &Pins) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Takes a pinned link off its interface, and then removes the pin.
+///
+/// Without its pin the link would go as well, but some time later (an inode is freed after a grace period of RCU), and
+/// a program attached meanwhile would meet it still counting.
+fn detach(path: &Path) -> Result<()> {
+    match get_pinned(path) {
+        Ok(link) => {
+            let mut attr = DetachAttr { link: link.as_raw_fd().cast_unsigned() };
+            // SAFETY: the attribute lives over the call and holds no address.
+            unsafe { bpf(BPF_LINK_DETACH, &mut attr) }.with_context(|| format!("detaching {}", path.display()))?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| format!("opening the pinned link {}", path.display())),
+    }
+    remove_if_there(path)
 }
 
 fn remove_if_there(path: &Path) -> Result<()> {
@@ -140,6 +155,7 @@ pub(super) fn link_state(path: &Path) -> Result<LinkState> {
 
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_LINK_DETACH: libc::c_long = 34;
 const BPF_LINK_TYPE_TCX: u32 = 11;
 
 /// `union bpf_attr` of `BPF_OBJ_GET`.
@@ -157,6 +173,12 @@ struct InfoAttr {
     fd: u32,
     length: u32,
     info: u64,
+}
+
+/// `union bpf_attr` of `BPF_LINK_DETACH`.
+#[repr(C)]
+struct DetachAttr {
+    link: u32,
 }
 
 /// `struct bpf_link_info` of a TCX link; longer in the kernel, which fills in as much as is asked for.
