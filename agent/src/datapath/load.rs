@@ -256,6 +256,16 @@ mod tests {
     }
 
     #[test]
+    fn the_text_of_a_loader_that_fails_is_the_error() {
+        let spec = LoadSpec { link: "wwan0".to_owned(), pin_root: PathBuf::from("/sys/fs/bpf/weir") };
+        // A shell takes the first argument for a script and does not find it.
+        let error = spawn_loader(Path::new("/bin/sh"), &spec).unwrap_err().to_string();
+        assert!(error.contains("datapath-load"), "{error}");
+        let error = spawn_loader(Path::new("/bin/false"), &spec).unwrap_err().to_string();
+        assert!(error.starts_with("the loader for wwan0 ended with"), "{error}");
+    }
+
+    #[test]
     fn an_unknown_interface_is_answered_with_those_that_exist() {
         let error = require_interface("no-such-link").unwrap_err().to_string();
         assert!(error.starts_with("there is no interface no-such-link; there are: "), "{error}");

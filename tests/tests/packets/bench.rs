@@ -1,5 +1,7 @@
 //! Loads the programs without attaching them and sends packets through them one at a time.
 
+use std::{sync::Barrier, thread};
+
 use agent::datapath::load::OBJECT;
 use agent_common::{AllowKey, Counters, DirectionCounters, Gate, Hint, LINK_ETHERNET, Tally, Word};
 use aya::{
@@ -105,6 +107,22 @@ impl Bench {
             2 => Verdict::Drop,
             other => panic!("the program said {other}, which is neither NEXT nor SHOT"),
         }
+    }
+
+    /// Sends the packet through both programs at once, each on a thread of its own, so many times.
+    pub(crate) fn hammer(&mut self, packet: &[u8], times: u32) {
+        let programs = self.object.programs_mut().map(|(_, program)| program).collect::<Vec<_>>();
+        let start = Barrier::new(programs.len());
+        thread::scope(|scope| {
+            for program in programs {
+                let program: &mut SchedClassifier = program.try_into().unwrap();
+                let options = TestRunOptions { data_in: Some(packet), repeat: times, ..TestRunOptions::new() };
+                scope.spawn(|| {
+                    start.wait();
+                    program.test_run(options).expect("the kernel runs the program");
+                });
+            }
+        });
     }
 
     pub(crate) fn word(&self) -> Word {

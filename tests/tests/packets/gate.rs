@@ -62,6 +62,27 @@ fn the_ceiling_is_reached_to_the_octet_and_not_passed_by_one() {
 }
 
 #[test]
+fn two_cpus_together_fill_the_ceiling_and_never_pass_it() {
+    const TRIALS: u32 = 1500;
+    const TIMES: u64 = 3_000;
+    // Half of what is sent fits, so that both are at it when the ceiling is reached; the last packet does not fit evenly.
+    let ceiling = TIMES * 128 + 77;
+    let mut bench = Bench::with_gate(Gate { ceiling, ..OPEN });
+    for trial in 0..TRIALS {
+        bench.forget();
+        bench.hammer(&packet(), u32::try_from(TIMES).unwrap());
+        let Counters { uplink, downlink, .. } = bench.counters();
+        let passed = uplink.passed.octets + downlink.passed.octets;
+        assert!(passed <= ceiling && passed + 128 > ceiling, "trial {trial}: {passed} octets of {ceiling}");
+        assert_eq!(bench.word().gate, passed, "trial {trial}");
+        for direction in [uplink, downlink] {
+            assert_eq!(direction.passed.packets + direction.refused.packets, TIMES, "trial {trial}");
+            assert_eq!(direction.passed.octets + direction.refused.octets, TIMES * 128, "trial {trial}");
+        }
+    }
+}
+
+#[test]
 fn one_octet_too_few_refuses_and_a_smaller_packet_still_fits() {
     let mut bench = Bench::with_gate(Gate { ceiling: 127, ..OPEN });
     assert_eq!(bench.send(Uplink, &packet()), Drop);
