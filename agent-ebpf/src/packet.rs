@@ -82,10 +82,10 @@ fn measure_super_packet(ctx: &TcContext, ip: &Ip, direction: u32, size: &mut Siz
     let segments = if gso_segs != 0 { gso_segs } else { (l3 - repeated).div_ceil(gso_size(ctx).max(1)).max(1) };
     size.packets = u64::from(segments);
     size.octets += u64::from(segments - 1) * u64::from(repeated);
-    // A tunnel repeats more inside, which is not known here. At egress `wire_len` counts all headers once a segment;
-    // at ingress it means something else before Linux 6.19.
+    // A tunnel (over UDP too) repeats more inside, which is not known here. At egress `wire_len` counts all headers
+    // once a segment; at ingress it means something else before Linux 6.19.
     size.is_guess = u64::from(header == 0);
-    if direction == UPLINK && gso_segs != 0 {
+    if direction == UPLINK && gso_segs != 0 && transport.protocol != TCP {
         let wire = u64::from(wire_len).saturating_sub(u64::from(gso_segs) * u64::from(ip.l2));
         if wire > size.octets {
             size.octets = wire;

@@ -148,7 +148,7 @@ fn a_super_packet_is_all_the_packets_it_becomes() {
         )
         .gso(1000, 3),
         Row::new("raw TCP", v4(UPLINK_V4, TCP, &tcp(1, 2, 2500)), Passed(2500 + 3 * 52, 3)).gso(1000, 3).raw(),
-        Row::new("TCP, `wire_len` agrees", tcp4(), Passed(2500 + 3 * 52, 3)).gso(1000, 3).wire_len(2500 + 3 * 66),
+        Row::new("UDP, `wire_len` agrees", udp4(), Passed(2500 + 5 * 32, 5)).gso(500, 5).wire_len(2500 + 5 * 46),
     ]);
 }
 
