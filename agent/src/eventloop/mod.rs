@@ -234,7 +234,7 @@ impl Agent {
             // SAFETY: the ring buffer owns its descriptor and gives the same one for as long as it lives.
             Ok(unsafe { AsyncFd::register(hints) }?)
         });
-        let hints = match hints {
+        let mut hints = match hints {
             Ok(hints) => hints,
             Err(error) => {
                 tracing::warn!("no hints from the kernel, the timer alone must do: {error:#}");
@@ -242,7 +242,6 @@ impl Agent {
             }
         };
         tokio::spawn(async move {
-            let mut hints = hints;
             while let Ok(mut ready) = hints.readable_mut().await {
                 let mut any = false;
                 while ready.get_inner_mut().take().is_some() {
@@ -254,6 +253,27 @@ impl Agent {
                 }
             }
         });
+    }
+
+    /// Writes the programs' rare log lines for as long as the meter is in hand.
+    fn watch_kernel_log(&self, datapath: &Datapath) {
+        let log = datapath.kernel_log().and_then(|log| {
+            // SAFETY: the logger owns its descriptor and gives the same one for as long as it lives.
+            Ok(unsafe { AsyncFd::register(log) }?)
+        });
+        let inbox = self.inbox.clone();
+        match log {
+            Ok(mut log) => drop(tokio::spawn(async move {
+                while let Ok(mut ready) = log.readable_mut().await {
+                    ready.get_inner_mut().flush();
+                    ready.clear_ready();
+                    if inbox.is_closed() {
+                        return;
+                    }
+                }
+            })),
+            Err(error) => tracing::debug!("no log lines from the kernel: {error:#}"),
+        }
     }
 
     /// Looks up the server's addresses now and then, for the allow-list.

@@ -141,6 +141,7 @@ impl Agent {
         let mut datapath = Datapath::open(&self.config.pin_root, &label)?;
         datapath.set_allow_list(&self.allow)?;
         self.watch_hints(index, &datapath);
+        self.watch_kernel_log(&datapath);
         self.stations[index].datapath = Some(datapath);
         self.stations[index].attachment = Attachment::On(ifindex);
         tracing::info!(link = label, ifindex, "metered");
