@@ -197,6 +197,13 @@ impl Session {
         self.opening.session
     }
 
+    /// The message that waits for its answer, and its attempt.
+    #[cfg(test)]
+    pub(super) fn outbox_key(&self) -> Option<(MessageKey, u32)> {
+        let outbox = self.outbox.as_ref()?;
+        Some((MessageKey { session: self.id(), number: outbox.message.number }, outbox.attempt()))
+    }
+
     /// True while the meter's readings belong to this session.
     pub(super) const fn is_live(&self) -> bool {
         self.live

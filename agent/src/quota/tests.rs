@@ -1,1 +1,4 @@
-//! Scripted runs of the core.
+//! The core under test: scripts that pin exact commands, and a seeded walk against a model of everything around it.
+
+mod hand;
+mod script;
