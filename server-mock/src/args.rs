@@ -12,7 +12,7 @@ use crate::units::Seconds;
 /// The reference charging server of weir.
 ///
 /// Prints `listening on http(s)://ADDRESS` when it is ready, stops gracefully on SIGTERM and SIGINT, logs to standard error
-/// (RUST_LOG sets the level).
+/// (`RUST_LOG` sets the level).
 #[derive(Debug, Parser)]
 #[command(name = "weir-server", version)]
 pub struct Args {

@@ -38,7 +38,7 @@ pub(super) async fn add_plan(State(app): State<App>, body: Bytes) -> Result<Resp
                 params![plan_id, serde_json::to_string(&terms)?],
             )? == 1;
             if is_new {
-                plan_document(&plan_id, serde_json::to_value(&terms)?)
+                Ok(plan_document(&plan_id, serde_json::to_value(&terms)?))
             } else {
                 Err(exists("there is such a plan"))
             }
@@ -57,7 +57,7 @@ pub(super) async fn plans(State(app): State<App>) -> Result<Response, Problem> {
                 .collect::<rusqlite::Result<Vec<(String, String)>>>()?;
             found
                 .into_iter()
-                .map(|(plan_id, terms)| plan_document(&plan_id, serde_json::from_str(&terms)?))
+                .map(|(plan_id, terms)| Ok(plan_document(&plan_id, serde_json::from_str(&terms)?)))
                 .collect::<Result<Vec<_>, Problem>>()
         })
         .await?;
@@ -120,9 +120,9 @@ fn plan_members(tx: &Transaction<'_>, plan_id: &str) -> Result<Map<String, Value
     Ok(serde_json::from_str(&terms)?)
 }
 
-fn plan_document(plan_id: &str, mut terms: Value) -> Result<Value, Problem> {
+fn plan_document(plan_id: &str, mut terms: Value) -> Value {
     terms["planId"] = plan_id.into();
-    Ok(terms)
+    terms
 }
 
 fn take_text(members: &mut Map<String, Value>, name: &str) -> Result<Option<String>, Problem> {

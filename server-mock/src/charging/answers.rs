@@ -74,22 +74,24 @@ impl Key {
 
 /// The stored answer to this very message; 409 if the key was used for another one.
 pub(super) fn find(tx: &Transaction<'_>, key: &Key, fingerprint: &Fingerprint) -> Result<Option<Answer>, Problem> {
-    let found: Option<(Vec<u8>, u16, Option<String>, Vec<u8>)> = tx
+    let found = tx
         .prepare_cached(
             "SELECT fingerprint, status, location, body FROM answers
              WHERE nf_name = ?1 AND scope = ?2 AND sequence_number = ?3",
         )?
         .query_row(params![key.nf_name, key.scope(), key.sequence_number], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            let first = Fingerprint(row.get(0)?);
+            let status: u16 = row.get(1)?;
+            Ok((first, status, Answer { status: StatusCode::OK, location: row.get(2)?, body: row.get(3)? }))
         })
         .optional()?;
-    let Some((first, status, location, body)) = found else { return Ok(None) };
-    if first != fingerprint.0 {
+    let Some((first, status, answer)) = found else { return Ok(None) };
+    if first != *fingerprint {
         let detail = format!("sequence number {} of this session was used for another message", key.sequence_number);
         return Err(Problem::conflict("IDEMPOTENCY_KEY_REUSED", detail));
     }
     let status = StatusCode::from_u16(status).map_err(|_| Problem::failure("a stored answer has no valid status"))?;
-    Ok(Some(Answer { status, location, body }))
+    Ok(Some(Answer { status, ..answer }))
 }
 
 /// Keeps an answer, in the transaction that does what it tells of.

@@ -1,0 +1,131 @@
+//! Each fault does what it says, as often as it says, and charging stays exact.
+
+use reqwest::Method;
+use serde_json::json;
+use server_mock::{Database, FaultSwitches, Options};
+use std::time::Duration;
+
+use crate::harness::{World, lenient, message, release, retransmitted, send};
+
+#[tokio::test]
+async fn a_dropped_request_does_no_work_and_a_dropped_answer_does() {
+    let world = World::with_package(1_000_000).await;
+    let update = format!("{}/update", world.session(1000).await);
+    let body = message(1, 1000, &[(1, 800)]);
+    world.faults(json!([{ "kind": "update", "fault": "drop-request" }])).await;
+    world.try_post(&update, &body).await.unwrap_err();
+    assert_eq!(world.used().await, 0);
+    world.faults(json!([{ "kind": "update", "fault": "drop-answer" }])).await;
+    world.try_post(&update, &retransmitted(&body)).await.unwrap_err();
+    assert_eq!(world.used().await, 800);
+    assert_eq!(world.post(&update, &retransmitted(&body)).await.granted(), 1000);
+    assert_eq!(world.used().await, 800);
+}
+
+#[tokio::test]
+async fn a_rule_lets_requests_pass_first_and_is_spent_after_its_times() {
+    let world = World::with_package(1_000_000).await;
+    let update = format!("{}/update", world.session(1000).await);
+    world.faults(json!([{ "kind": "update", "fault": "status", "status": 503, "after": 1, "times": 2 }])).await;
+    let mut seen = Vec::new();
+    for number in 1..=4 {
+        seen.push(world.post(&update, &message(number, 1000, &[(number, 10)])).await.status);
+    }
+    assert_eq!(seen, [200, 503, 503, 200]);
+    assert_eq!(world.used().await, 20);
+    let rule = world.admin_get("/faults").await["rules"][0].clone();
+    assert_eq!((&rule["seen"], &rule["fired"]), (&json!(4), &json!(2)));
+    assert_eq!(world.admin(Method::DELETE, "/faults", None).await.status, 204);
+    assert_eq!(world.admin_get("/faults").await["rules"], json!([]));
+}
+
+#[tokio::test]
+async fn a_request_applied_twice_is_debited_once() {
+    let world = World::with_package(1_000_000).await;
+    let session = world.session(1000).await;
+    world.faults(json!([{ "kind": "any", "fault": "duplicate", "times": 2 }])).await;
+    assert_eq!(world.post(&format!("{session}/update"), &message(1, 1000, &[(1, 800)])).await.status, 200);
+    assert_eq!(world.post(&format!("{session}/release"), &release(2, &[(2, 50)])).await.status, 204);
+    assert_eq!((world.used().await, world.entries("release").await.len()), (850, 1));
+}
+
+#[tokio::test]
+async fn too_many_requests_says_when_to_come_again() {
+    let world = World::with_package(1_000_000).await;
+    world.faults(json!([{ "kind": "create", "fault": "status", "status": 429, "retryAfter": 7 }])).await;
+    let request = world.request(Method::POST, crate::harness::CREATE).json(&message(0, 1000, &[]));
+    let response = request.send().await.unwrap();
+    assert_eq!((response.status().as_u16(), response.headers()["retry-after"].to_str().unwrap()), (429, "7"));
+    assert_eq!(world.reserved().await, 0);
+}
+
+#[tokio::test]
+async fn garbage_and_a_wrong_number_hide_work_that_was_done() {
+    let world = World::with_package(1_000_000).await;
+    let update = format!("{}/update", world.session(1000).await);
+    world
+        .faults(json!([{ "kind": "update", "fault": "garbage" }, { "kind": "update", "fault": "wrong-sequence" }]))
+        .await;
+    let body = message(1, 1000, &[(1, 800)]);
+    let garbage = world.post(&update, &body).await;
+    assert_eq!(garbage.status, 200);
+    serde_json::from_str::<serde_json::Value>(&garbage.text).unwrap_err();
+    let wrong = world.post(&update, &retransmitted(&body)).await;
+    assert_eq!(wrong.json()["invocationSequenceNumber"], 2);
+    let right = world.post(&update, &retransmitted(&body)).await;
+    assert_eq!((&right.json()["invocationSequenceNumber"], right.granted()), (&json!(1), 1000));
+    assert_eq!(world.used().await, 800);
+}
+
+#[tokio::test]
+async fn a_delay_outlasts_an_impatient_client_and_the_retry_is_debited_once() {
+    let world = World::with_package(1_000_000).await;
+    let update = format!("{}/update", world.session(1000).await);
+    let body = message(1, 1000, &[(1, 800)]);
+    world.faults(json!([{ "kind": "update", "fault": "delay-ms", "delayMs": 60_000 }])).await;
+    let impatient = world.request(Method::POST, &update).json(&body).timeout(Duration::from_millis(100));
+    assert!(send(impatient).await.unwrap_err().is_timeout());
+    world.faults(json!([{ "kind": "update", "fault": "delay-ms", "delayMs": 1 }])).await;
+    assert_eq!(world.post(&update, &retransmitted(&body)).await.status, 200);
+    assert_eq!(world.used().await, 800);
+}
+
+#[tokio::test]
+async fn a_restart_closes_connections_and_keeps_the_books() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options { database: Database::File(directory.path().join("books.db")), ..lenient() };
+    let world = World::start(options).await;
+    world.add_sims().await;
+    world.buy(1_000_000).await;
+    let update = format!("{}/update", world.session(1000).await);
+    let first = world.post(&update, &message(1, 1000, &[(1, 800)])).await;
+    world.faults(json!([{ "kind": "update", "fault": "restart" }])).await;
+    world.try_post(&update, &message(2, 1000, &[(2, 30)])).await.unwrap_err();
+    assert_eq!(world.post(&update, &retransmitted(&message(1, 1000, &[(1, 800)]))).await, first);
+    assert_eq!(world.post(&update, &retransmitted(&message(2, 1000, &[(2, 30)]))).await.status, 200);
+    assert_eq!(world.used().await, 830);
+}
+
+#[tokio::test]
+async fn rules_that_could_never_strike_are_refused() {
+    let world = World::with_package(1000).await;
+    let rules = json!({ "rules": [
+        { "kind": "update", "fault": "status", "status": 404 },
+        { "kind": "release", "fault": "wrong-sequence" },
+        { "kind": "update", "fault": "delay-ms" },
+        { "kind": "update", "fault": "restart" },
+    ] });
+    let refused = world.admin(Method::PUT, "/faults", Some(&rules)).await.json();
+    let params: Vec<_> =
+        refused["invalidParams"].as_array().unwrap().iter().map(|param| param["param"].clone()).collect();
+    assert_eq!(params, ["rules[0].status", "rules[1].kind", "rules[2].delayMs", "rules[3].fault"]);
+}
+
+#[tokio::test]
+async fn without_leave_no_fault_can_be_switched_on() {
+    let world = World::start(Options { faults: FaultSwitches::Refused, ..lenient() }).await;
+    let rules = json!({ "rules": [{ "kind": "any", "fault": "drop-request" }] });
+    for (method, body) in [(Method::PUT, Some(&rules)), (Method::GET, None), (Method::DELETE, None)] {
+        assert_eq!(world.admin(method, "/faults", body).await.status, 403);
+    }
+}
