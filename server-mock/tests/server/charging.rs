@@ -19,6 +19,14 @@ async fn a_grant_replaces_what_the_session_held() {
 }
 
 #[tokio::test]
+async fn what_the_session_holds_itself_can_be_granted_to_it_anew() {
+    let world = World::with_package(5000).await;
+    let update = format!("{}/update", world.session(4000).await);
+    assert_eq!(world.post(&update, &message(1, 4500, &[])).await.granted(), 4500);
+    assert_eq!(world.reserved().await, 4500);
+}
+
+#[tokio::test]
 async fn without_a_volume_the_plans_chunk_is_granted() {
     let world = World::start(crate::harness::lenient()).await;
     world.add_sims().await;
