@@ -4,6 +4,7 @@ pub mod bpffs;
 pub mod capture;
 pub mod cleanup;
 pub mod clock;
+pub mod demo;
 pub mod eventually;
 pub mod http;
 pub mod netns;
