@@ -10,6 +10,7 @@ pub mod http;
 pub mod netns;
 pub mod offload;
 pub mod process;
+pub mod scenario;
 pub mod topology;
 pub mod traffic;
 pub mod tun;

@@ -1,0 +1,147 @@
+//! What a scenario starts from: the links, the SIMs with their packages, and what the two programs are told.
+
+use std::fmt::Write as _;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use crate::bpffs::Workdir;
+use crate::topology::Layout;
+
+/// The server's admin token.
+pub(super) const ADMIN: &str = "admin-of-the-scenario";
+
+/// The beginning of a scenario. Every SIM has a package; the links take the first SIMs, the others are free.
+#[derive(Debug, Clone)]
+pub struct Plot {
+    /// The topology.
+    pub layout: Layout,
+    /// One SIM for each: the members of its purchase (docs/protocol.md section 4), the subscriber apart.
+    pub packages: Vec<Value>,
+    /// The lines of each `[[link]]`; empty means one for each uplink, `wan0` with the first SIM, `wan1` with the second.
+    pub links: Vec<String>,
+    /// More lines of `[agent]`.
+    pub agent: String,
+    /// More lines of `[server]`.
+    pub server: String,
+    /// More arguments of the server.
+    pub server_args: Vec<String>,
+    /// How agent and server talk.
+    pub transport: Transport,
+}
+
+/// How agent and server talk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// Plain HTTP.
+    Plain,
+    /// TLS, with an authority made for this scenario alone.
+    Tls,
+}
+
+impl Plot {
+    /// The default topology and one SIM with this package.
+    #[must_use]
+    pub fn of(package: Value) -> Self {
+        Self {
+            layout: Layout::default(),
+            packages: vec![package],
+            links: Vec::new(),
+            agent: String::new(),
+            server: String::new(),
+            server_args: Vec::new(),
+            transport: Transport::Plain,
+        }
+    }
+
+    /// The same over this topology.
+    #[must_use]
+    pub fn over(self, layout: Layout) -> Self {
+        Self { layout, ..self }
+    }
+
+    /// The same with these lines under `[agent]`.
+    #[must_use]
+    pub fn agent(self, lines: &str) -> Self {
+        Self { agent: lines.into(), ..self }
+    }
+
+    /// The same with one more SIM that has this package.
+    #[must_use]
+    pub fn and(mut self, package: Value) -> Self {
+        self.packages.push(package);
+        self
+    }
+
+    pub(super) fn config(&self, url: &str, workdir: &Workdir) -> String {
+        let mut text = format!(
+            "[device]\nid = \"gw-1\"\nkey_file = \"device.pem\"\n\n[server]\nurl = \"{url}\"\nallow_plaintext = true\n{}\n\n\
+             [ledger]\npath = \"ledger.db\"\n\n[datapath]\npin_root = \"{}\"\n\n\
+             [agent]\nsocket = \"weir.sock\"\ncheckpoint_interval = \"1s\"\n{}\n",
+            self.server,
+            pin_root(workdir).display(),
+            self.agent,
+        );
+        let lines = if self.links.is_empty() { self.default_links() } else { self.links.clone() };
+        for lines in lines {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "\n[[link]]\n{lines}\n");
+        }
+        text
+    }
+
+    fn default_links(&self) -> Vec<String> {
+        let line = |index| format!("name = \"wan{index}\"\niccid = \"{}\"", iccid(index));
+        (0..self.layout.uplinks.len()).map(line).collect()
+    }
+}
+
+/// A package of so many octets, with nothing else said.
+#[must_use]
+pub fn package(octets: u64) -> Value {
+    json!({ "totalVolume": octets })
+}
+
+/// A package of so many octets, granted in chunks of so many.
+#[must_use]
+pub fn chunked(octets: u64, chunk: u64) -> Value {
+    json!({ "totalVolume": octets, "chunk": chunk })
+}
+
+/// The subscriber of the SIM with this index.
+#[must_use]
+pub fn subscriber(sim: usize) -> String {
+    format!("imsi-00101000000000{sim}")
+}
+
+/// The number of the SIM with this index.
+#[must_use]
+pub fn iccid(sim: usize) -> String {
+    format!("890010000000000000{sim}")
+}
+
+/// Where the agent's pins are.
+pub(super) fn pin_root(workdir: &Workdir) -> std::path::PathBuf {
+    workdir.bpf().join("weir")
+}
+
+/// An authority of the scenario's own and a server certificate for `address`, all PEM.
+pub(super) struct Certificates {
+    pub(super) authority: String,
+    pub(super) certificate: String,
+    pub(super) key: String,
+}
+
+impl Certificates {
+    pub(super) fn make(address: &str) -> Result<Self> {
+        let mut params = rcgen::CertificateParams::new(Vec::new())?;
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, "authority of one scenario");
+        let authority_key = rcgen::KeyPair::generate()?;
+        let authority = params.self_signed(&authority_key)?.pem();
+        let issuer = rcgen::Issuer::new(params, authority_key);
+        let key = rcgen::KeyPair::generate()?;
+        let certificate = rcgen::CertificateParams::new(vec![address.to_owned()])?.signed_by(&key, &issuer)?;
+        Ok(Self { authority, certificate: certificate.pem(), key: key.serialize_pem() })
+    }
+}

@@ -1,0 +1,208 @@
+//! Links that come and go, and the SIMs behind them: each is metered, charged and settled on its own.
+
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use e2e::eventually::eventually;
+use e2e::scenario::{Books, PACKET, Plot, SOON, World, chunked, iccid, subscriber};
+use e2e::topology::{HOST_V4, Layout, Medium};
+use e2e::traffic::{Datagrams, Flow, udp};
+use serde_json::json;
+
+/// Time for retries and for one session to end and the next to begin.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+const PLENTY: u64 = 1 << 30;
+
+fn two_links() -> Plot {
+    let layout = Layout::with_uplinks(&[Medium::Veth, Medium::Veth]);
+    Plot::of(chunked(PLENTY, 2 << 20)).and(chunked(PLENTY, 2 << 20)).over(layout)
+}
+
+/// A steady stream of datagrams to the host that is reached over the preferred link.
+fn stream(world: &World, rate: u64) -> Result<Flow> {
+    udp(&world.topology.client, (&world.topology.internet, HOST_V4), Datagrams::endless(rate, 1000))
+}
+
+/// Waits until every session of this SIM is released.
+fn is_released(world: &World, sim: usize) -> Result<()> {
+    eventually(&format!("the sessions of SIM {sim} to be released"), PATIENCE, || {
+        let account = world.account(sim)?;
+        ensure!(!account.sessions.is_empty(), "no session");
+        account.is_settled()
+    })
+}
+
+/// After the end: what this link's SIM was debited is what this link has passed.
+fn is_paid_by(world: &World, link: usize, sim: usize) -> Result<()> {
+    let (passed, account) = (world.passed(link)?, world.account(sim)?);
+    account.is_settled()?;
+    ensure!(account.debited() == passed, "link {link} passed {passed}, SIM {sim}: {account:?}");
+    Ok(())
+}
+
+#[test]
+fn switches_link_and_settles_the_old_sim() -> Result<()> {
+    let mut world = World::build(&two_links().agent("follow_default_route = true"))?;
+    world.start_agent(&[])?;
+    world.reaches(0, &["active"])?;
+    world.reaches(1, &["idle"])?;
+    let books = [Books::open(&world, 0)?, Books::open(&world, 1)?];
+    let flow = stream(&world, 400_000)?;
+    flow.carries(1_000_000, SOON)?;
+    assert!(world.account(1)?.sessions.is_empty(), "the other SIM is not in use");
+
+    world.topology.prefer(1)?;
+    world.reaches(1, &["active", "renewing"])?;
+    flow.carries(1_000_000, PATIENCE)?;
+    is_released(&world, 0)?;
+    flow.stop()?;
+    let first = world.passed(0)?;
+    assert!(first > 1_000_000 && world.passed(1)? > 1_000_000);
+    world.stop_agent()?;
+    for (link, books) in books.into_iter().enumerate() {
+        books.close(&world)?;
+        is_paid_by(&world, link, link)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn another_sim_in_the_slot_settles_the_old_one() -> Result<()> {
+    let mut world = World::online(&Plot::of(chunked(PLENTY, 2 << 20)).and(chunked(PLENTY, 2 << 20)))?;
+    let books = Books::open(&world, 0)?;
+    let flow = stream(&world, 400_000)?;
+    flow.carries(1_000_000, SOON)?;
+    world.admin.post("/admin/v1/switches", &json!({ "deviceId": "gw-1", "slot": "wan0", "iccid": iccid(1) }))?;
+    is_released(&world, 0)?;
+    flow.carries(1_000_000, PATIENCE)?;
+    let status = world.reaches(0, &["active", "renewing"])?;
+    assert_eq!(status["subscriber"], subscriber(1));
+    flow.stop()?;
+    world.stop_agent()?;
+    books.close(&world)?;
+    let accounts = [world.account(0)?, world.account(1)?];
+    for account in &accounts {
+        account.is_settled()?;
+        assert!(account.debited() >= 1_000_000, "{account:?}");
+    }
+    assert_eq!(accounts[0].debited() + accounts[1].debited(), world.passed(0)?);
+    Ok(())
+}
+
+#[test]
+fn two_links_two_packages() -> Result<()> {
+    let small = 700_000;
+    let layout = Layout::with_uplinks(&[Medium::Veth, Medium::RawIp]);
+    let plot = Plot::of(chunked(PLENTY, 2 << 20)).and(chunked(small, 300_000)).over(layout);
+    let mut world = World::online(&plot)?;
+    let books = [Books::open(&world, 0)?, Books::open(&world, 1)?];
+    let to = |link: usize| {
+        let topology = &world.topology;
+        udp(&topology.client, (&topology.internet, topology.uplinks[link].far_v4), Datagrams::endless(300_000, 1000))
+    };
+    // Each far end is reached over its own link.
+    let flows = [to(0)?, to(1)?];
+    world.reaches(1, &["exhausted"])?;
+    flows[1].stalls(Duration::from_millis(1500), SOON)?;
+    flows[0].carries(500_000, SOON)?;
+    for flow in flows {
+        flow.stop()?;
+    }
+    world.stop_agent()?;
+    for (link, books) in books.into_iter().enumerate() {
+        books.close(&world)?;
+        is_paid_by(&world, link, link)?;
+    }
+    let second = world.account(1)?;
+    assert!(second.debited() <= small && second.debited() + PACKET > small, "{second:?}");
+    Ok(())
+}
+
+#[test]
+fn settles_over_the_other_link_when_the_first_is_gone() -> Result<()> {
+    let mut world = World::online(&two_links())?;
+    let books = Books::open(&world, 0)?;
+    let flow = stream(&world, 400_000)?;
+    flow.carries(600_000, SOON)?;
+    flow.stop()?;
+    // The wire and the kernel agree; what the server was not told yet is told over the other link.
+    books.close(&world)?;
+    assert!(world.account(0)?.debited() < world.passed(0)?, "nothing is left to be told");
+    let before = world.passed(0)?;
+    world.topology.gateway.ip("link del wan0")?;
+    world.topology.prefer(1)?;
+    is_released(&world, 0)?;
+    let passed = world.account(0)?.debited();
+    assert!(passed >= before, "{passed} debited, {before} had passed");
+    world.stop_agent()?;
+    is_paid_by(&world, 1, 1)
+}
+
+#[test]
+fn a_link_that_goes_down_is_settled_and_taken_up_again() -> Result<()> {
+    let mut world = World::online(&two_links())?;
+    let flow = stream(&world, 400_000)?;
+    flow.carries(600_000, SOON)?;
+    world.topology.lower(0)?;
+    world.topology.prefer(1)?;
+    is_released(&world, 0)?;
+    flow.carries(600_000, PATIENCE)?;
+    world.topology.raise(0)?;
+    world.topology.prefer(0)?;
+    world.reaches(0, &["active", "renewing"])?;
+    flow.carries(600_000, PATIENCE)?;
+    flow.stop()?;
+    world.stop_agent()?;
+    is_paid_by(&world, 0, 0)?;
+    is_paid_by(&world, 1, 1)?;
+    assert_eq!(world.account(0)?.sessions.len(), 2);
+    Ok(())
+}
+
+/// So many datagrams of so many octets out of the gateway's own link.
+fn send(world: &World, to: &str, datagrams: u64, payload: usize) -> Result<()> {
+    world.topology.gateway.run_in(|| -> Result<()> {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        for _ in 0..datagrams {
+            socket.send_to(&vec![0; payload], to).with_context(|| format!("send to {to}"))?;
+        }
+        Ok(())
+    })?
+}
+
+#[test]
+fn unknown_link_says_what_to_do_and_is_metered_from_its_first_packet() -> Result<()> {
+    let mut plot = Plot::of(chunked(PLENTY, 2 << 20));
+    plot.links = vec![format!("name = \"usb0\"\niccid = \"{}\"", iccid(0))];
+    let mut world = World::build(&plot)?;
+    world.start_agent(&[])?;
+    let agent = world.agent.as_mut().context("an agent")?;
+    let line = agent.actor.wait_for_line("usb0", SOON)?;
+    assert!(line.contains("wan0") && line.contains("lan0"), "the links that exist are named: {line}");
+    assert_eq!(world.link_status("usb0")?["metered"], false);
+
+    let gateway = &world.topology.gateway;
+    gateway.ip("link add usb0 type dummy")?;
+    gateway.sysctl("ipv6/conf/usb0/disable_ipv6", "1")?;
+    eventually("the new link to be metered", SOON, || {
+        let status = world.link_status("usb0")?;
+        ensure!(status["metered"] == true, "{status}");
+        Ok(())
+    })?;
+    gateway.ip_batch("link set usb0 up\naddr add 203.0.113.1/24 dev usb0\n")?;
+    eventually("units for the new link", SOON, || {
+        let status = world.link_status("usb0")?;
+        ensure!(status["state"] == "active", "{status}");
+        Ok(())
+    })?;
+    send(&world, "203.0.113.2:9", 300, 1000)?;
+    let passed = world.datapath("usb0")?.read()?.uplink.passed;
+    assert_eq!((passed.packets, passed.octets), (300, 300 * 1028));
+    world.stop_agent()?;
+    let account = world.account(0)?;
+    account.is_settled()?;
+    assert_eq!((account.uplink, account.downlink), (300 * 1028, 0), "{account:?}");
+    Ok(())
+}

@@ -1,0 +1,182 @@
+//! How the agent starts: what it refuses and says, what it touches, and which servers it can talk to.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use e2e::bpffs::Workdir;
+use e2e::eventually::eventually;
+use e2e::process::{Actor, Weir, binary};
+use e2e::scenario::{Books, Plot, SOON, Transport, World, chunked, package, subscriber};
+use e2e::topology::HOST_V4;
+use e2e::traffic::{Datagrams, udp};
+
+const PLENTY: u64 = 1 << 30;
+
+/// The user and group `nobody`.
+const NOBODY: u32 = 65534;
+
+/// A megabyte of datagrams, an orderly end, and the same figure on the wire, in the kernel and at the server.
+fn works_to_the_octet(mut world: World) -> Result<()> {
+    let books = Books::open(&world, 0)?;
+    let client = &world.topology.client;
+    udp(client, (&world.topology.internet, HOST_V4), Datagrams { rate: 2_000_000, ..Datagrams::of(2000, 1000) })?
+        .join()?;
+    world.stop_agent()?;
+    books.close(&world)?;
+    let (account, passed) = (world.account(0)?, world.passed(0)?);
+    account.is_settled()?;
+    assert!(passed > 2_000_000);
+    assert_eq!(account.debited(), passed, "{account:?}");
+    Ok(())
+}
+
+#[test]
+fn bad_config_touches_nothing() -> Result<()> {
+    let mut world = World::build(&Plot::of(package(PLENTY)))?;
+    let good = fs::read_to_string(&world.config)?;
+    let bad = good.replace("checkpoint_interval = \"1s\"", "checkpoint_interval = \"1ms\"\ncontroll_reserve = 1");
+    let line = |word: &str| bad.lines().position(|line| line.contains(word)).map(|index| index + 1).context("a line");
+    fs::write(&world.config, &bad)?;
+    world.start_agent(&[])?;
+    let agent = &mut world.agent.as_mut().context("an agent")?.actor;
+    assert_eq!(agent.wait(SOON)?.code(), Some(64));
+    let said = agent.stderr();
+    let file = world.config.display();
+    for (key, allowed) in [("checkpoint_interval", "1s"), ("controll_reserve", "control_reserve")] {
+        let place = format!("{file}:{}: agent.{key}", line(key)?);
+        let told = said.lines().find(|line| line.contains(&place)).with_context(|| format!("no {place} in {said}"))?;
+        assert!(told.contains(allowed), "what would be right: {told}");
+    }
+    for name in ["ledger.db", "device.pem", "weir.sock", "bpf/weir"] {
+        assert!(!world.workdir.path().join(name).exists(), "{name} was made");
+    }
+    assert_eq!(world.admin.get("/admin/v1/devices")?["devices"], serde_json::json!([]));
+    Ok(())
+}
+
+#[test]
+fn no_bpffs_says_what_to_do() -> Result<()> {
+    let mut world = World::build(&Plot::of(package(PLENTY)))?;
+    let text = fs::read_to_string(&world.config)?;
+    let elsewhere = world.workdir.path().join("plain");
+    let pin_root = world.workdir.bpf().join("weir");
+    fs::write(&world.config, text.replace(&pin_root.display().to_string(), &elsewhere.display().to_string()))?;
+    world.start_agent(&[])?;
+    let agent = &mut world.agent.as_mut().context("an agent")?.actor;
+    let line = agent.wait_for_line("is not on a BPF file system", SOON)?;
+    assert!(line.contains(&format!("mount -t bpf bpf {}", elsewhere.display())), "{line}");
+    Ok(())
+}
+
+#[test]
+fn not_root_says_what_to_do() -> Result<()> {
+    let workdir = Workdir::new("nobody")?;
+    fs::set_permissions(workdir.path(), fs::Permissions::from_mode(0o777))?;
+    // Nobody may not be able to reach the folder in which the binary was built.
+    let weir = workdir.path().join("weir");
+    fs::copy(binary("weir")?, &weir)?;
+    let config = workdir.write(
+        "weir.toml",
+        &format!(
+            "[device]\nid = \"gw-1\"\nkey_file = \"device.pem\"\n[server]\nurl = \"http://127.0.0.1:9\"\n\
+             [ledger]\npath = \"ledger.db\"\n[datapath]\npin_root = \"{}\"\n[agent]\nsocket = \"weir.sock\"\n\
+             [[link]]\nname = \"lo\"\n",
+            workdir.path().join("pins").display(),
+        ),
+    )?;
+    let mut command = Command::new(&weir);
+    command.args(["run", "--config"]).arg(&config).uid(NOBODY).gid(NOBODY).current_dir(workdir.path());
+    let mut agent = Actor::start("nobody", command, &workdir)?;
+    let line = agent.wait_for_line("CAP_NET_ADMIN", SOON)?;
+    assert!(line.contains("run weir as root (sudo)"), "{line}");
+    Ok(())
+}
+
+#[test]
+fn a_second_agent_on_the_same_ledger_is_refused() -> Result<()> {
+    let world = World::online(&Plot::of(chunked(PLENTY, 2 << 20)))?;
+    let text = fs::read_to_string(&world.config)?;
+    let config = world.workdir.write("second.toml", &text.replace("weir.sock", "second.sock"))?;
+    let mut second = Weir::start(&world.topology.gateway, &world.workdir, &config, &[])?;
+    let status = second.actor.wait(SOON)?;
+    assert!(!status.success(), "{status}");
+    let said = second.actor.stderr();
+    assert!(said.contains("ledger.db"), "which ledger, and that it is taken: {said}");
+    drop(second);
+    works_to_the_octet(world)
+}
+
+#[test]
+fn works_with_a_foreign_server() -> Result<()> {
+    let mut plot = Plot::of(chunked(PLENTY, 2 << 20));
+    plot.server = "onboarding = \"static\"\n".into();
+    plot.server_args = vec!["--no-auth".into()];
+    plot.links = vec![format!(
+        "name = \"wan0\"\nsubscriber = \"{}\"\nrating_group = 10\napn = \"internet\"\nchunk = \"1 MiB\"",
+        subscriber(0)
+    )];
+    let world = World::online(&plot)?;
+    let devices = world.admin.get("/admin/v1/devices")?;
+    assert_eq!(devices["devices"], serde_json::json!([]), "it has not registered");
+    works_to_the_octet(world)
+}
+
+#[test]
+fn talks_tls_with_an_own_ca() -> Result<()> {
+    let mut plot = Plot::of(chunked(PLENTY, 2 << 20));
+    plot.transport = Transport::Tls;
+    works_to_the_octet(World::online(&plot)?)
+}
+
+#[test]
+fn does_not_talk_tls_with_anybody_else() -> Result<()> {
+    let mut plot = Plot::of(chunked(PLENTY, 2 << 20));
+    plot.transport = Transport::Tls;
+    let mut world = World::build(&plot)?;
+    let text = fs::read_to_string(&world.config)?;
+    fs::write(&world.config, text.replace("tls_ca = \"ca.pem\"", ""))?;
+    world.start_agent(&[])?;
+    let agent = &mut world.agent.as_mut().context("an agent")?.actor;
+    agent.wait_for_line("certificate", SOON)?;
+    assert_eq!(world.admin.get("/admin/v1/devices")?["devices"], serde_json::json!([]));
+    Ok(())
+}
+
+#[test]
+fn weir_status_shows_the_link() -> Result<()> {
+    let world = World::online(&Plot::of(chunked(PLENTY, 2 << 20)))?;
+    let client = &world.topology.client;
+    udp(client, (&world.topology.internet, HOST_V4), Datagrams::of(300, 1000))?.join()?;
+    let status = eventually("the status to show the traffic", SOON, || {
+        let status = world.link_status("wan0")?;
+        let used = status["session_uplink_octets"].as_u64().unwrap_or_default();
+        ensure!(used >= 300 * 1028, "{status}");
+        Ok(status)
+    })?;
+    assert_eq!(status["subscriber"], subscriber(0));
+    assert_eq!((&status["metered"], &status["in_use"]), (&true.into(), &true.into()), "{status}");
+    let kernel = world.kernel(0)?;
+    assert!(status["kernel"]["passed_uplink_octets"].as_u64() <= Some(kernel.uplink.passed.octets));
+    assert!(status["ceiling_octets"].as_u64() >= Some(2 << 20), "{status}");
+    let whole = world.status()?;
+    assert_eq!((&whole["device"], &whole["ledger_drift_octets"]), (&"gw-1".into(), &0.into()), "{whole}");
+
+    let text = String::from_utf8(world.weir_status(&[])?.stdout)?;
+    let link = text.lines().find(|line| line.starts_with("wan0")).with_context(|| format!("no wan0 in {text}"))?;
+    assert!(link.contains(&subscriber(0)), "{link}");
+    assert!(text.contains("used ") && text.contains("gw-1"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn weir_status_without_an_agent_says_what_to_do() -> Result<()> {
+    let world = World::build(&Plot::of(package(PLENTY)))?;
+    let output = world.weir_status(&[])?;
+    assert!(!output.status.success());
+    let said = String::from_utf8(output.stderr)?;
+    assert!(said.contains("weir.sock") && said.contains("weir run"), "{said}");
+    Ok(())
+}
