@@ -30,7 +30,20 @@ impl Agent {
         let terms = self.default_terms();
         let quota = Quota::restore(stored, &terms, None, seed(), now);
         self.stations.push(Station::new(None, None, quota));
+        self.announce_missing(&links);
         Ok(())
+    }
+
+    /// Says which configured links do not exist, and which links do: a misspelt name must not go unnoticed.
+    fn announce_missing(&self, links: &Links) {
+        let present: Vec<_> = links.by_index.values().map(|link| link.name.as_str()).collect();
+        for config in self.config.links.iter().filter(|config| matching(config, links).is_empty()) {
+            let present = present.join(", ");
+            tracing::warn!(
+                link = config.name,
+                "there is no such link yet; it is metered once it exists. There are: {present}"
+            );
+        }
     }
 
     /// Adds a station for a link and gives it the stored sessions that its pinned meter still counts for.
@@ -126,7 +139,10 @@ impl Agent {
     pub(super) fn attached(&mut self, index: usize, ifindex: u32, result: Result<()>) -> Result<()> {
         let label = self.stations[index].label().to_owned();
         if let Err(error) = result {
-            tracing::error!(link = label, "the link cannot be metered, nothing passes control: {error:#}");
+            tracing::error!(
+                link = label,
+                "the link cannot be metered; unless an earlier meter is still there, what it carries is neither counted nor stopped: {error:#}"
+            );
             self.stations[index].attachment = Attachment::Failed(ifindex);
             let inbox = self.inbox.clone();
             tokio::spawn(async move {
