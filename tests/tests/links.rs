@@ -184,14 +184,22 @@ fn unknown_link_says_what_to_do_and_is_metered_from_its_first_packet() -> Result
     assert_eq!(world.link_status("usb0")?["metered"], false);
 
     let gateway = &world.topology.gateway;
-    gateway.ip("link add usb0 type dummy")?;
-    gateway.sysctl("ipv6/conf/usb0/disable_ipv6", "1")?;
+    let internet = &world.topology.internet;
+    gateway.ip(&format!("link add usb0 type veth peer name dongle0 netns {}", internet.name()))?;
+    for (namespace, interface) in [(gateway, "usb0"), (internet, "dongle0")] {
+        namespace.sysctl(&format!("ipv6/conf/{interface}/disable_ipv6"), "1")?;
+    }
     eventually("the new link to be metered", SOON, || {
         let status = world.link_status("usb0")?;
         ensure!(status["metered"] == true, "{status}");
         Ok(())
     })?;
-    gateway.ip_batch("link set usb0 up\naddr add 203.0.113.1/24 dev usb0\n")?;
+    internet.ip("link set dongle0 up")?;
+    // Who takes the datagrams need not be asked for, and has nothing to say to them.
+    gateway.ip_batch(
+        "link set usb0 up\naddr add 203.0.113.1/24 dev usb0\n\
+         neigh replace 203.0.113.2 lladdr 02:00:00:00:77:02 dev usb0 nud permanent\n",
+    )?;
     eventually("units for the new link", SOON, || {
         let status = world.link_status("usb0")?;
         ensure!(status["state"] == "active", "{status}");

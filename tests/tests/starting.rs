@@ -3,15 +3,16 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::bpffs::Workdir;
 use e2e::eventually::eventually;
+use e2e::netns::Namespace;
 use e2e::process::{Actor, Weir, binary};
 use e2e::scenario::{Books, Plot, SOON, Transport, World, chunked, package, subscriber};
 use e2e::topology::HOST_V4;
 use e2e::traffic::{Datagrams, udp};
+use nix::unistd::{setgid, setuid};
 
 const PLENTY: u64 = 1 << 30;
 
@@ -83,12 +84,16 @@ fn not_root_says_what_to_do() -> Result<()> {
         &format!(
             "[device]\nid = \"gw-1\"\nkey_file = \"device.pem\"\n[server]\nurl = \"http://127.0.0.1:9\"\n\
              [ledger]\npath = \"ledger.db\"\n[datapath]\npin_root = \"{}\"\n[agent]\nsocket = \"weir.sock\"\n\
-             [[link]]\nname = \"lo\"\n",
+             [[link]]\nname = \"wan0\"\n",
             workdir.path().join("pins").display(),
         ),
     )?;
-    let mut command = Command::new(&weir);
-    command.args(["run", "--config"]).arg(&config).uid(NOBODY).gid(NOBODY).current_dir(workdir.path());
+    let gateway = Namespace::new("nobody")?;
+    gateway.ip("link add wan0 type veth peer name modem0")?;
+    let mut command = gateway.command(&weir);
+    command.args(["run", "--config"]).arg(&config).current_dir(workdir.path());
+    // SAFETY: two system calls between fork and exec, made after those of the namespace, which need root.
+    unsafe { command.pre_exec(|| Ok(setgid(NOBODY.into()).and_then(|()| setuid(NOBODY.into()))?)) };
     let mut agent = Actor::start("nobody", command, &workdir)?;
     let line = agent.wait_for_line("CAP_NET_ADMIN", SOON)?;
     assert!(line.contains("run weir as root (sudo)"), "{line}");
