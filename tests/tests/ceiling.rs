@@ -123,8 +123,9 @@ fn final_unit_blocks_and_top_up_reopens() -> Result<()> {
 
 #[test]
 fn throttles_when_used_up() -> Result<()> {
-    let (total, rate) = (500_000, 2_000_000);
-    let package = json!({ "totalVolume": total, "chunk": 250_000, "whenUsedUp": "throttle", "throttleRate": rate });
+    let (total, rate) = (500_000, 2_000_000_u128); // octets, bit/s
+    let package =
+        json!({ "totalVolume": total, "chunk": 250_000, "whenUsedUp": "throttle", "throttleRate": 2_000_000 });
     let mut world = World::online(&Plot::of(package))?;
     let books = Books::open(&world, 0)?;
     let client = &world.topology.client;
@@ -140,8 +141,8 @@ fn throttles_when_used_up() -> Result<()> {
     let first = throttled_beyond(50_000)?;
     let since = now();
     let octets = throttled_beyond(first + 750_000)? - first;
-    let measured = octets as f64 * 8.0 / (now() - since).as_secs_f64();
-    assert!((0.7..1.2).contains(&(measured / f64::from(rate))), "{measured} bit/s of {rate}");
+    let measured = u128::from(octets) * 8000 / (now() - since).as_millis();
+    assert!((rate * 7 / 10..rate * 12 / 10).contains(&measured), "{measured} bit/s of {rate}");
     flow.stop()?;
     books.agree(&world)?;
     world.stop_agent()?;

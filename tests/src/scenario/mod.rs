@@ -166,10 +166,10 @@ impl World {
     pub fn reaches(&self, link: usize, states: &[&str]) -> Result<Value> {
         let name = &self.topology.uplinks[link].near;
         eventually(&format!("{name} to be one of {states:?}"), SOON, || {
-            let status = self.link_status(name)?;
-            let state = status["state"].as_str().unwrap_or_default();
-            ensure!(states.contains(&state) && status["metered"] == true, "{status}");
-            Ok(status)
+            let link = self.link_status(name)?;
+            let state = link["state"].as_str().unwrap_or_default();
+            ensure!(states.contains(&state) && link["metered"] == true, "{link}");
+            Ok(link)
         })
     }
 
