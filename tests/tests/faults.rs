@@ -174,6 +174,7 @@ fn what_a_dead_server_was_not_told_is_told_by_the_next_agent() -> Result<()> {
     assert!(world.account(0)?.debited() < world.passed(0)?, "the server cannot know yet");
     world.start_agent(&[])?;
     all_is_debited_but_the_present(&world)?;
+    world.reaches(0, &["active"])?;
     world.stop_agent()?;
     is_settled_to_the_octet(&world, books)?;
     assert_eq!(world.account(0)?.sessions.len(), 2);

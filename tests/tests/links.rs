@@ -70,7 +70,10 @@ fn switches_link_and_settles_the_old_sim() -> Result<()> {
 
 #[test]
 fn another_sim_in_the_slot_settles_the_old_one() -> Result<()> {
-    let mut world = World::online(&Plot::of(chunked(PLENTY, 2 << 20)).and(chunked(PLENTY, 2 << 20)))?;
+    let mut plot = Plot::of(chunked(PLENTY, 2 << 20)).and(chunked(PLENTY, 2 << 20));
+    // The slot takes whichever SIM the server gives it.
+    plot.links = vec!["name = \"wan0\"".into()];
+    let mut world = World::online(&plot)?;
     let books = Books::open(&world, 0)?;
     let flow = stream(&world, 400_000)?;
     flow.carries(1_000_000, SOON)?;
@@ -137,6 +140,23 @@ fn settles_over_the_other_link_when_the_first_is_gone() -> Result<()> {
     let passed = world.account(0)?.debited();
     assert!(passed >= before, "{passed} debited, {before} had passed");
     world.stop_agent()?;
+    is_paid_by(&world, 1, 1)
+}
+
+#[test]
+fn a_release_whose_answer_hangs_is_sent_again_over_the_other_link() -> Result<()> {
+    let mut world = World::online(&two_links())?;
+    let flow = stream(&world, 400_000)?;
+    flow.carries(600_000, SOON)?;
+    flow.stop()?;
+    let delay = json!({ "kind": "release", "fault": "delay-ms", "delayMs": 120_000 });
+    world.admin.put("/admin/v1/faults", &json!({ "rules": [delay] }))?;
+    world.topology.lower(0)?;
+    world.topology.prefer(1)?;
+    is_released(&world, 0)?;
+    assert_eq!(world.struck()?, 1);
+    world.stop_agent()?;
+    is_paid_by(&world, 0, 0)?;
     is_paid_by(&world, 1, 1)
 }
 

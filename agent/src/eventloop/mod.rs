@@ -68,9 +68,12 @@ pub struct Agent {
     config: Config,
     boot: BootId,
     ledger: Ledger,
+    http: Http,
     reporter: Arc<Reporter>,
     login: Login,
     links: watch::Receiver<Links>,
+    /// The links as they were when the connections to the server were last looked at.
+    known_links: Links,
     stations: Vec<Station>,
     plan: Plan,
     /// By SIM slot.
@@ -111,8 +114,10 @@ impl Agent {
             boot,
             ledger,
             login: Self::log_in(&config, &http)?,
-            reporter: Arc::new(Reporter::new(http, nf_name)),
+            reporter: Arc::new(Reporter::new(http.clone(), nf_name)),
+            http,
             links: link::watch().await?,
+            known_links: Links::default(),
             stations: Vec::new(),
             plan: Plan::default(),
             bindings: BTreeMap::new(),
@@ -144,6 +149,7 @@ impl Agent {
                 () = stop.wait() => return Ok(()),
                 changed = self.links.changed() => {
                     changed.context("the netlink watcher has ended")?;
+                    self.forget_dead_connections();
                     self.reconcile()?;
                 }
                 message = self.mail.recv() => self.take(message)?,
@@ -195,10 +201,14 @@ impl Agent {
         let mut next: Option<BootInstant> = None;
         for station in 0..self.stations.len() {
             let now = boot_now()?;
-            if self.stations[station].quota.poll_timeout(now).is_some_and(|at| at <= now) {
+            let held = &self.stations[station];
+            // A core names only what still lies ahead: what it named before and is due now must not be forgotten.
+            if held.due.into_iter().chain(held.quota.poll_timeout(now)).any(|at| at <= now) {
                 self.tick(station)?;
             }
-            next = next.into_iter().chain(self.stations[station].quota.poll_timeout(now)).min();
+            let due = self.stations[station].quota.poll_timeout(now);
+            self.stations[station].due = due;
+            next = next.into_iter().chain(due).min();
         }
         let now = boot_now()?;
         Ok(next.map_or(LONGEST_SLEEP, |at| until(at, now).min(LONGEST_SLEEP)))

@@ -12,6 +12,7 @@ use crate::config::Link as LinkConfig;
 use crate::datapath::{Datapath, LoadSpec, spawn_loader};
 use crate::link::{Link, Links};
 use crate::quota::{Event, Quota, StoredSession, Usable};
+use crate::reporter::Route;
 use crate::units::{BootInstant, Epoch};
 
 /// A meter that could not be attached is tried again after this long, or when the links change.
@@ -70,6 +71,22 @@ impl Agent {
         station.sim = sim;
         self.stations.push(station);
         Ok(())
+    }
+
+    /// Forgets the connections to the server that a change of links or routes has broken: a message that is sent now must not
+    /// wait for a connection whose address went with its link.
+    pub(super) fn forget_dead_connections(&mut self) {
+        let links = self.links.borrow().clone();
+        if links == self.known_links {
+            return;
+        }
+        for (index, link) in &self.known_links.by_index {
+            if links.by_index.get(index) != Some(link) {
+                self.http.forget(&Route::Device(link.name.clone()));
+            }
+        }
+        self.http.forget(&Route::Routed);
+        self.known_links = links;
     }
 
     /// Compares the stations with the links that exist now, and acts on the difference.
