@@ -201,14 +201,10 @@ impl Agent {
         let mut next: Option<BootInstant> = None;
         for station in 0..self.stations.len() {
             let now = boot_now()?;
-            let held = &self.stations[station];
-            // A core names only what still lies ahead: what it named before and is due now must not be forgotten.
-            if held.due.into_iter().chain(held.quota.poll_timeout(now)).any(|at| at <= now) {
+            if self.stations[station].quota.poll_timeout().is_some_and(|at| at <= now) {
                 self.tick(station)?;
             }
-            let due = self.stations[station].quota.poll_timeout(now);
-            self.stations[station].due = due;
-            next = next.into_iter().chain(due).min();
+            next = next.into_iter().chain(self.stations[station].quota.poll_timeout()).min();
         }
         let now = boot_now()?;
         Ok(next.map_or(LONGEST_SLEEP, |at| until(at, now).min(LONGEST_SLEEP)))

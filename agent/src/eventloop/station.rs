@@ -10,7 +10,7 @@ use crate::config::Link as LinkConfig;
 use crate::datapath::Datapath;
 use crate::link::Framing;
 use crate::quota::{GateMode, GateSetting, Quota, Reading, Terms};
-use crate::units::{BootId, BootInstant, Epoch, Generation, SubscriberIdentifier, UsedUnit};
+use crate::units::{BootId, Epoch, Generation, SubscriberIdentifier, UsedUnit};
 
 /// How far a throttled link may go into debt: a 64 KiB super-packet at a low rate must be able to pass.
 const THROTTLE_TOLERANCE: Duration = Duration::from_millis(200);
@@ -28,8 +28,6 @@ pub(super) struct Station {
     pub(super) sim: Option<Sim>,
     /// Whether the core was told that the link is usable.
     pub(super) in_use: bool,
-    /// When the core wanted to be called, as it said last.
-    pub(super) due: Option<BootInstant>,
 }
 
 /// Where the meter of a station sits.
@@ -63,7 +61,6 @@ impl Station {
             framing: Framing::Ethernet,
             sim: None,
             in_use: false,
-            due: None,
         }
     }
 

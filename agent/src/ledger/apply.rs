@@ -45,6 +45,10 @@ impl Batch<'_> {
                     params![session.opening.session, trigger],
                 )
             }
+            Record::SessionSettled { session } => {
+                let session = self.open_session(*session)?.opening.session;
+                self.execute("UPDATE session SET settled = 1 WHERE charging_id = ?1", params![session])
+            }
             Record::SessionClosed { session } => self.close_session(*session),
             Record::Checkpoint { session, passed, throttled, at } => {
                 self.checkpoint(*session, *passed, *throttled, *at)

@@ -175,6 +175,7 @@ impl Ledger {
             opening: row.opening,
             session_ref: row.session_ref,
             closing: row.closing,
+            settled: row.settled,
             orphaned: row.orphaned,
             closed: closed.online,
             closed_throttled: closed.offline,
@@ -220,6 +221,7 @@ impl Ledger {
                 | Record::MessageSealed { .. }
                 | Record::GraceOpened { .. }
                 | Record::SessionClosing { .. }
+                | Record::SessionSettled { .. }
                 | Record::SessionClosed { .. }
                 | Record::Checkpoint { .. } => {}
             }
@@ -241,6 +243,7 @@ fn subject(record: &Record) -> String {
         Record::Orphaned { session } => format!("the loss of session {session}"),
         Record::GraceOpened { session, .. } => format!("the grace of session {session}"),
         Record::SessionClosing { session, .. } => format!("the closing of session {session}"),
+        Record::SessionSettled { session } => format!("the last reading of session {session}"),
         Record::SessionClosed { session } => format!("the end of session {session}"),
         Record::Checkpoint { session, .. } => format!("a checkpoint of session {session}"),
     }

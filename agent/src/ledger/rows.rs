@@ -15,7 +15,7 @@ use crate::units::{
 const SESSION: &str = "charging_id, orphaned, subscriber, boot, generation, base_uplink, base_downlink, \
     base_throttled_uplink, base_throttled_downlink, opened_at, opened_wall, opened_synced, session_ref, closing, \
     next_container, next_unsealed, next_message, last_acknowledged, reported, accounted_wall, accounted_synced, \
-    grace_ceiling, grace_until, grants, granted, closed_wall IS NOT NULL";
+    grace_ceiling, grace_until, grants, granted, closed_wall IS NOT NULL, settled";
 
 const CONTAINER: &str = "number, uplink, downlink, quota_management, trigger_type, first_usage, last_usage, closed_at, \
     first_wall, first_synced, last_wall, last_synced, closed_wall, closed_synced";
@@ -26,6 +26,7 @@ pub(super) struct SessionRow {
     pub(super) opened_at: Label,
     pub(super) session_ref: Option<SessionRef>,
     pub(super) closing: Option<Trigger>,
+    pub(super) settled: bool,
     pub(super) orphaned: bool,
     pub(super) next_container: LocalSequenceNumber,
     /// The oldest container that is in no message.
@@ -54,6 +55,7 @@ fn session_row(row: &Row<'_>) -> rusqlite::Result<SessionRow> {
         opened_at: label(row, 10)?,
         session_ref: row.get(12)?,
         closing: row.get(13)?,
+        settled: row.get(26)?,
         orphaned: row.get(1)?,
         next_container: row.get(14)?,
         next_unsealed: row.get(15)?,

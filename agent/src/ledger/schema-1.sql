@@ -37,6 +37,8 @@ CREATE TABLE session (
     grace_until             INTEGER,
     grants                  INTEGER NOT NULL DEFAULT 0,
     granted                 INTEGER NOT NULL DEFAULT 0,
+    -- The last reading is taken: what the meter counts from then on is another session's.
+    settled                 INTEGER NOT NULL DEFAULT 0 CHECK (settled IN (0, 1)),
     -- Lost by the server: what is left goes as one-time events.
     orphaned                INTEGER NOT NULL DEFAULT 0 CHECK (orphaned IN (0, 1)),
     closed_wall             INTEGER,

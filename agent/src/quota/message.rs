@@ -293,6 +293,11 @@ pub enum Record {
         /// Why.
         trigger: Trigger,
     },
+    /// The last reading of a closing session is taken: whatever the meter counts from now on is another session's.
+    SessionSettled {
+        /// The session.
+        session: ChargingId,
+    },
     /// Everything of the session is acknowledged.
     SessionClosed {
         /// The session.
@@ -320,6 +325,8 @@ pub struct StoredSession {
     pub session_ref: Option<SessionRef>,
     /// Set when it is closing.
     pub closing: Option<Trigger>,
+    /// Set when its last reading is taken.
+    pub settled: bool,
     /// Set when the server has lost it: what is left goes as one-time events.
     pub orphaned: bool,
     /// Sum of all quota containers ever closed, acknowledged or not.

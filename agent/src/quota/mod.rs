@@ -163,8 +163,6 @@ pub struct Quota {
     control_reserve: Octets,
     /// The meter as last read, and when.
     reading: Option<(Reading, BootInstant)>,
-    /// Up to where the sessions have taken account of an epoch (`passed`, `throttled`): where the next one begins.
-    accounted: Option<(Epoch, UsedUnit, UsedUnit)>,
     queue: VecDeque<Command>,
     gate: Option<GateSetting>,
     jitter: Jitter,
@@ -189,7 +187,6 @@ impl Quota {
             meter: None,
             control_reserve: Octets::ZERO,
             reading: None,
-            accounted: None,
             queue: VecDeque::new(),
             gate: None,
             jitter: Jitter::new(seed),
@@ -281,10 +278,10 @@ impl Quota {
         self.queue.pop_front()
     }
 
-    /// When [`Quota::handle_timeout`] wants to be called.
+    /// When [`Quota::handle_timeout`] wants to be called. What is due stays due until it was.
     #[must_use]
-    pub fn poll_timeout(&self, now: BootInstant) -> Option<BootInstant> {
-        let sessions = self.sessions.iter().filter_map(|session| session.timeout(now));
+    pub fn poll_timeout(&self) -> Option<BootInstant> {
+        let sessions = self.sessions.iter().filter_map(Session::timeout);
         sessions.chain(self.reads_at()).chain(self.reopen_at).min()
     }
 
@@ -365,9 +362,7 @@ impl Quota {
         self.reading = Some((reading, now));
         let mut out = Vec::new();
         for session in self.sessions.iter_mut().filter(|session| session.is_live()) {
-            if session.read(&reading, now) {
-                self.accounted = Some((session.opening.epoch.clone(), reading.passed, reading.throttled));
-            } else {
+            if !session.read(&reading, now) {
                 session.freeze(&mut out);
             }
         }
@@ -412,7 +407,7 @@ impl Quota {
             index += usize::from(fate != Fate::Ended);
         }
         self.open_if_due(now);
-        self.set_gate(now);
+        self.set_gate();
     }
 
     fn meet_fate(&mut self, index: usize, fate: Fate, now: BootInstant) {
@@ -420,7 +415,9 @@ impl Quota {
             Fate::Lives => {}
             Fate::Ended => {
                 self.rest_if_idle(index);
-                self.sessions.remove(index);
+                let ended = self.sessions.remove(index);
+                let same = |session: &&mut Session| session.opening.subscriber == ended.opening.subscriber;
+                self.sessions.iter_mut().filter(same).for_each(Session::ask_if_exhausted);
             }
             Fate::Refused => self.reopen_at = Some(now.plus(self.jitter.between(REOPEN / 2, REOPEN))),
         }
@@ -435,22 +432,19 @@ impl Quota {
         if self.reopen_at.is_some_and(|at| now >= at) {
             self.reopen_at = None;
         }
-        let busy = self.sessions.iter().any(|session| session.is_live() || session.idled_out().is_some());
+        // What an orphan has to report is not yet debited: a grant before that could be octets that are used already.
+        let waits = |session: &Session| session.is_live() || session.is_orphan() || session.idled_out().is_some();
+        let busy = self.sessions.iter().any(waits);
         if busy || self.settling || self.held || self.resting.is_some() || self.reopen_at.is_some() {
             return;
         }
         let (Some(usable), Some((reading, _))) = (self.usable.clone(), self.reading) else { return };
-        // What passed between the last session's last reading and its gate's shutting belongs to the next session.
-        let (base, base_throttled) = match self.accounted.take() {
-            Some((epoch, passed, throttled)) if epoch == usable.epoch => (passed, throttled),
-            Some(_) | None => (reading.passed, reading.throttled),
-        };
         let opening = SessionOpening {
             session: self.new_name(),
             subscriber: usable.subscriber,
             epoch: usable.epoch,
-            base,
-            base_throttled,
+            base: reading.passed,
+            base_throttled: reading.throttled,
             opened_at: now,
         };
         let mut out = Vec::new();
@@ -459,12 +453,12 @@ impl Quota {
     }
 
     /// Asks for the gate that the facts call for, when it is not the one that is set.
-    fn set_gate(&mut self, now: BootInstant) {
+    fn set_gate(&mut self) {
         let (Some((control, _)), Some(_)) = (self.reserve, &self.meter) else { return };
         let control_ceiling = control.saturating_add(self.control_reserve);
         let live = self.sessions.iter().find(|session| session.is_live());
         let base = live.map_or(Octets::ZERO, |session| session.opening.base.total());
-        let wanted = live.and_then(|session| session.wanted_gate(now));
+        let wanted = live.and_then(Session::wanted_gate);
         let setting = wanted.map_or(
             GateSetting {
                 ceiling: Octets::ZERO,

@@ -19,6 +19,8 @@ pub(super) struct Outbox {
     since: BootInstant,
     attempt: u32,
     phase: Phase,
+    /// Whether the session has acted on the server being away.
+    overdue_met: bool,
     /// Whether the other routes were tried at once when the answer timer ran out.
     detoured: bool,
 }
@@ -32,12 +34,19 @@ enum Phase {
 impl Outbox {
     /// A message that was just sealed; its first attempt goes out now.
     pub(super) const fn sealed(message: Message, now: BootInstant) -> Self {
-        Self { message, since: now, attempt: 1, phase: Phase::Waiting, detoured: false }
+        Self { message, since: now, attempt: 1, phase: Phase::Waiting, overdue_met: false, detoured: false }
     }
 
     /// A message found in the ledger: it may have been sent before, so it goes out as a retransmission, on the kernel's route.
     pub(super) const fn restored(message: Message, now: BootInstant) -> Self {
-        Self { message, since: now, attempt: 2, phase: Phase::BackingOff { until: now }, detoured: false }
+        Self {
+            message,
+            since: now,
+            attempt: 2,
+            phase: Phase::BackingOff { until: now },
+            overdue_met: false,
+            detoured: false,
+        }
     }
 
     pub(super) const fn attempt(&self) -> u32 {
@@ -56,8 +65,11 @@ impl Outbox {
         now >= self.since.plus(ANSWER_TIMER)
     }
 
-    pub(super) fn overdue_at(&self) -> BootInstant {
-        self.since.plus(ANSWER_TIMER)
+    /// True once: when the answer timer has run out and nobody has acted on it yet.
+    pub(super) fn becomes_overdue(&mut self, now: BootInstant) -> bool {
+        let becomes = !self.overdue_met && self.is_overdue(now);
+        self.overdue_met |= becomes;
+        becomes
     }
 
     /// The attempt failed: wait, with full jitter, up to a bound that doubles.
@@ -96,13 +108,13 @@ impl Outbox {
         }
     }
 
-    /// The next instant at which this message wants attention.
-    pub(super) fn timeout(&self, now: BootInstant) -> Option<BootInstant> {
+    /// The next instant at which this message wants attention; it stays due until it is met.
+    pub(super) fn timeout(&self) -> Option<BootInstant> {
         let back_off = match self.phase {
             Phase::BackingOff { until } => Some(until),
             Phase::Waiting => None,
         };
-        let overdue = (!self.is_overdue(now)).then(|| self.overdue_at());
+        let overdue = (!self.overdue_met).then(|| self.since.plus(ANSWER_TIMER));
         back_off.into_iter().chain(overdue).min()
     }
 

@@ -63,6 +63,7 @@ pub(super) struct Session {
     outbox: Option<Outbox>,
     grant: Option<Grant>,
     grace: Option<(Octets, BootInstant)>,
+    grace_over: bool,
     failure_handling: Option<FailureHandling>,
     closing: Option<Closing>,
     exhausted: Option<Exhausted>,
@@ -119,9 +120,6 @@ impl Session {
         session.refused = reading.refused.total();
         let request = session.terms.chunk;
         session.seal(Operation::Create, Some(request), None, now, out);
-        // The base may lie a little before the reading.
-        session.passed = reading.passed;
-        session.throttled = reading.throttled;
         session
     }
 
@@ -138,7 +136,7 @@ impl Session {
         session.throttled = larger(throttled, session.opening.base_throttled.saturating_add(stored.closed_throttled));
         session.checkpoint = (session.passed, session.throttled);
         session.orphan = stored.orphaned;
-        session.live = reading.is_some() && !session.orphan;
+        session.live = reading.is_some() && !stored.settled;
         session.session_ref = stored.session_ref;
         session.reported = stored.reported;
         session.next_container = stored.next_container;
@@ -149,7 +147,7 @@ impl Session {
         session.grace = stored.grace;
         session.closing =
             stored.closing.map(|trigger| Closing { trigger, settles_at: session.live.then(|| now.plus(SETTLE)) });
-        if !session.live && !session.orphan && session.closing.is_none() {
+        if !session.live && session.closing.is_none() {
             session.closing = Some(Closing { trigger: Trigger::AbnormalRelease, settles_at: None });
         }
         session
@@ -175,6 +173,7 @@ impl Session {
             outbox: None,
             grant: None,
             grace: None,
+            grace_over: false,
             failure_handling: None,
             closing: None,
             exhausted: None,
@@ -202,6 +201,16 @@ impl Session {
     pub(super) fn outbox_key(&self) -> Option<(MessageKey, u32)> {
         let outbox = self.outbox.as_ref()?;
         Some((MessageKey { session: self.id(), number: outbox.message.number }, outbox.attempt()))
+    }
+
+    /// True when the server has lost it.
+    pub(super) const fn is_orphan(&self) -> bool {
+        self.orphan
+    }
+
+    /// Something of this subscriber's has come back to the package: an exhausted session need not wait for its poll.
+    pub(super) fn ask_if_exhausted(&mut self) {
+        self.reauthorise |= self.live && self.exhausted.is_some();
     }
 
     /// True while the meter's readings belong to this session.
@@ -256,8 +265,8 @@ impl Session {
     /// No further reading belongs to this session: its epoch is over.
     pub(super) fn freeze(&mut self, out: &mut Vec<Command>) {
         if self.live {
-            self.live = false;
             self.begin_closing(Trigger::AbnormalRelease, None, out);
+            self.end_readings(out);
         }
     }
 
@@ -267,6 +276,12 @@ impl Session {
             let settles_at = self.live.then(|| now.plus(SETTLE));
             self.begin_closing(trigger, settles_at, out);
         }
+    }
+
+    /// From now on whatever the meter counts is another session's, over a restart as well.
+    fn end_readings(&mut self, out: &mut Vec<Command>) {
+        self.live = false;
+        out.push(Command::Record(Record::SessionSettled { session: self.id() }));
     }
 
     fn begin_closing(&mut self, trigger: Trigger, settles_at: Option<BootInstant>, out: &mut Vec<Command>) {
@@ -397,15 +412,14 @@ impl Session {
         if self.orphan {
             return;
         }
-        self.live = false;
         self.orphan = true;
-        self.close_interval(Trigger::AbnormalRelease, now, out);
         // What the void message had reported no longer matters: an orphan gets no grant that could start from there.
         let void = self.outbox.take().map(|outbox| outbox.message.containers).unwrap_or_default();
         for number in void.into_iter().rev() {
             self.pending.push_front((number, Octets::ZERO));
         }
         out.push(Command::Record(Record::Orphaned { session: self.id() }));
+        self.close(Trigger::AbnormalRelease, now, out);
     }
 
     /// Closes the open interval of usage, if it holds any, in containers below 2^31 octets.

@@ -2,3 +2,5 @@
 
 mod hand;
 mod script;
+mod walk;
+mod world;

@@ -157,10 +157,6 @@ impl World {
                 Outcome::Answered(Answer { session_ref, granted: Some(granted), failure_handling: None })
             }
         };
-        if matches!(outcome, Outcome::ContextNotFound | Outcome::Rejected { .. }) {
-            // The core shuts the gate on what it read last: let nothing have passed since.
-            self.tell(Event::Reading(self.reading));
-        }
         self.tell(Event::Answer { key, attempt, outcome });
     }
 

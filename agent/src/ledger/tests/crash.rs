@@ -39,6 +39,7 @@ fn script() -> Vec<Vec<Record>> {
             Record::Orphaned { session: SESSION },
             Record::SessionClosing { session: SESSION, trigger: Trigger::Final },
         ],
+        vec![Record::SessionSettled { session: SESSION }],
     ]
 }
 

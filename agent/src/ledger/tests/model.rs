@@ -64,6 +64,7 @@ impl Model {
                 self.get(*session).stored.grace = Some((*ceiling, *until));
             }
             Record::SessionClosing { session, trigger } => self.get(*session).stored.closing = Some(*trigger),
+            Record::SessionSettled { session } => self.get(*session).stored.settled = true,
             Record::SessionClosed { session } => self.get(*session).is_open = false,
             Record::Checkpoint { session, passed, throttled, .. } => {
                 self.get(*session).stored.checkpoint = Some((*passed, *throttled));
@@ -120,6 +121,7 @@ impl ModelSession {
                 opening,
                 session_ref: None,
                 closing: None,
+                settled: false,
                 orphaned: false,
                 closed: UsedUnit::ZERO,
                 closed_throttled: UsedUnit::ZERO,

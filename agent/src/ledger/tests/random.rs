@@ -31,7 +31,8 @@ fn next_record(rng: &mut Rng, model: &Model) -> Record {
         1..=6 if !session.stored.orphaned => random_container(rng, &session.stored),
         7..=8 => checkpoint(rng, &session.stored),
         9 => Record::GraceOpened { session: id, ceiling: Octets::MAX, until: at(rng.u64(0..9000)) },
-        10 => Record::SessionClosing { session: id, trigger: Trigger::Final },
+        10 if rng.bool() && !session.stored.settled => Record::SessionSettled { session: id },
+        10 if session.stored.closing.is_none() => Record::SessionClosing { session: id, trigger: Trigger::Final },
         11 if !session.stored.orphaned => Record::Orphaned { session: id },
         12 if session.stored.outstanding.is_none() && session.stored.pending.is_empty() => {
             Record::SessionClosed { session: id }

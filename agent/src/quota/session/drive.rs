@@ -27,13 +27,11 @@ impl Session {
     /// Does what is due at `now`. Calling it again at the same instant does nothing more.
     pub(in crate::quota) fn drive(&mut self, now: BootInstant, jitter: &mut Jitter, out: &mut Vec<Command>) -> Fate {
         self.watch_outbox(now, out);
-        if self.orphan {
-            return self.drive_orphan(now, out);
-        }
         if self.closing.is_some() {
             return self.drive_closing(now, out);
         }
         self.watch_exhaustion(now);
+        self.grace_over = self.grace.is_some_and(|(_, until)| now >= until);
         if self.idle_until().is_some_and(|until| now >= until) {
             self.close(Trigger::Qht, now, out);
             return Fate::Lives;
@@ -57,22 +55,22 @@ impl Session {
     }
 
     /// The next instant at which [`Session::drive`] has something to do.
-    pub(in crate::quota) fn timeout(&self, now: BootInstant) -> Option<BootInstant> {
+    pub(in crate::quota) fn timeout(&self) -> Option<BootInstant> {
         let mut due = Vec::with_capacity(8);
         if let Some(outbox) = &self.outbox {
-            due.extend(outbox.timeout(now));
+            due.extend(outbox.timeout());
         }
         if let Some(Closing { settles_at: Some(settles_at), .. }) = self.closing {
             due.push(settles_at);
         }
-        if self.closing.is_none() && !self.orphan {
-            self.open_timers(now, &mut due);
+        if self.closing.is_none() {
+            self.open_timers(&mut due);
         }
         due.into_iter().min()
     }
 
     /// The gate this session wants; `None` = shut.
-    pub(in crate::quota) fn wanted_gate(&self, now: BootInstant) -> Option<WantedGate> {
+    pub(in crate::quota) fn wanted_gate(&self) -> Option<WantedGate> {
         if self.closing.is_some() || !self.live {
             return None;
         }
@@ -80,7 +78,7 @@ impl Session {
             (true, WhenUsedUp::Throttle(rate)) => GateMode::Throttle(rate),
             (true, WhenUsedUp::Block) | (false, WhenUsedUp::Block | WhenUsedUp::Throttle(_)) => GateMode::Block,
         };
-        if let Some((ceiling, until)) = self.grace.filter(|(_, until)| now < *until) {
+        if let Some((ceiling, until)) = self.grace.filter(|_| !self.grace_over) {
             return Some(WantedGate { ceiling, deadline: Some(until), threshold: None, mode });
         }
         let grant = self.grant.as_ref()?;
@@ -92,7 +90,7 @@ impl Session {
 
     /// The state of the table in docs/architecture.md.
     pub(in crate::quota) fn state(&self, now: BootInstant) -> State {
-        if self.closing.is_some() || self.orphan {
+        if self.closing.is_some() {
             return if self.live { State::Returning } else { State::Draining };
         }
         if self.exhausted.is_some() {
@@ -113,7 +111,7 @@ impl Session {
     fn watch_outbox(&mut self, now: BootInstant, out: &mut Vec<Command>) {
         let handling = self.failure_handling.unwrap_or(self.terms.failure_handling);
         let Some(outbox) = &mut self.outbox else { return };
-        let overdue = outbox.is_overdue(now);
+        let overdue = outbox.becomes_overdue(now);
         let detours = overdue && handling == FailureHandling::RetryAndTerminate && outbox.detour();
         if detours || outbox.resume(now) {
             out.push(send_command(self.opening.session, outbox));
@@ -136,48 +134,54 @@ impl Session {
         }
     }
 
-    fn drive_orphan(&mut self, now: BootInstant, out: &mut Vec<Command>) -> Fate {
-        if self.outbox.is_some() {
-            return Fate::Lives;
-        }
-        if self.pending.is_empty() {
-            out.push(Command::Record(Record::SessionClosed { session: self.id() }));
-            return Fate::Ended;
-        }
-        self.seal(Operation::Event, None, Some(Trigger::AbnormalRelease), now, out);
-        Fate::Lives
-    }
-
-    /// The last reading once packets in flight have settled, then everything that is left, then the release.
+    /// The last reading, then everything that is left, then the release.
     fn drive_closing(&mut self, now: BootInstant, out: &mut Vec<Command>) -> Fate {
-        let Some(Closing { trigger, settles_at }) = self.closing else { return Fate::Lives };
-        if let Some(settles_at) = settles_at {
-            if self.last_reading < settles_at {
-                if now >= settles_at {
-                    out.push(Command::Read);
-                }
-                return Fate::Lives;
-            }
-            self.closing = Some(Closing { trigger, settles_at: None });
-        }
-        self.live = false;
-        if self.has_open_usage() {
-            self.close_interval(trigger, now, out);
-        }
-        if self.outbox.is_some() {
+        if !self.is_settled(now, out) || self.outbox.is_some() {
             return Fate::Lives;
         }
         if self.session_ref.is_none() {
             // The server never named the session: there is nothing to release.
             self.become_orphan(now, out);
+        }
+        if self.orphan {
             return self.drive_orphan(now, out);
         }
-        let (operation, message_trigger) = if self.pending.len() > MAX_CONTAINERS {
+        let (operation, trigger) = if self.pending.len() > MAX_CONTAINERS {
             (Operation::Update, Trigger::TimeLimit)
         } else {
             (Operation::Release, Trigger::Final)
         };
-        self.seal(operation, None, Some(message_trigger), now, out);
+        self.seal(operation, None, Some(trigger), now, out);
+        Fate::Lives
+    }
+
+    /// True once the last reading is taken: after the gate was shut and packets in flight have settled.
+    fn is_settled(&mut self, now: BootInstant, out: &mut Vec<Command>) -> bool {
+        let Some(Closing { trigger, settles_at }) = self.closing else { return true };
+        if let Some(settles_at) = settles_at {
+            if self.last_reading < settles_at {
+                if now >= settles_at {
+                    out.push(Command::Read);
+                }
+                return false;
+            }
+            self.closing = Some(Closing { trigger, settles_at: None });
+        }
+        if self.has_open_usage() {
+            self.close_interval(trigger, now, out);
+        }
+        if self.live {
+            self.end_readings(out);
+        }
+        true
+    }
+
+    fn drive_orphan(&mut self, now: BootInstant, out: &mut Vec<Command>) -> Fate {
+        if self.pending.is_empty() {
+            out.push(Command::Record(Record::SessionClosed { session: self.id() }));
+            return Fate::Ended;
+        }
+        self.seal(Operation::Event, None, Some(Trigger::AbnormalRelease), now, out);
         Fate::Lives
     }
 
@@ -240,14 +244,14 @@ impl Session {
         (!self.pending.is_empty()).then_some(Reason { trigger: Trigger::TimeLimit, asks })
     }
 
-    fn open_timers(&self, now: BootInstant, due: &mut Vec<BootInstant>) {
+    fn open_timers(&self, due: &mut Vec<BootInstant>) {
         if self.has_open_usage() {
             due.push(self.interval_ends());
         }
         if self.is_dirty() {
             due.push(self.checkpoint_at.plus(self.terms.checkpoint_interval));
         }
-        if let Some((_, until)) = self.grace.filter(|(_, until)| *until > now) {
+        if let Some((_, until)) = self.grace.filter(|_| !self.grace_over) {
             due.push(until);
         }
         if let Some(exhausted) = self.exhausted.filter(|_| self.is_replenished()) {

@@ -124,7 +124,7 @@ impl Hand {
     pub(super) fn wait(&mut self, millis: u64) -> Vec<Command> {
         let end = self.now.plus(Duration::from_millis(millis));
         let mut all = Vec::new();
-        while let Some(due) = self.quota.poll_timeout(self.now).filter(|due| *due <= end) {
+        while let Some(due) = self.quota.poll_timeout().filter(|due| *due <= end) {
             self.now = due.max(self.now);
             self.quota.handle_timeout(self.now);
             all.extend(self.drain());
@@ -203,6 +203,7 @@ pub(super) fn kinds(commands: &[Command]) -> Vec<&'static str> {
             Command::Record(Record::Orphaned { .. }) => "orphaned",
             Command::Record(Record::GraceOpened { .. }) => "grace",
             Command::Record(Record::SessionClosing { .. }) => "closing",
+            Command::Record(Record::SessionSettled { .. }) => "settled",
             Command::Record(Record::SessionClosed { .. }) => "closed",
             Command::Record(Record::Checkpoint { .. }) => "checkpoint",
             Command::Send { .. } => "send",
@@ -227,7 +228,7 @@ impl Hand {
         let end = self.now.plus(limit);
         let mut all = Vec::new();
         while !done(&all) {
-            let due = self.quota.poll_timeout(self.now).expect("a timer");
+            let due = self.quota.poll_timeout().expect("a timer");
             assert!(due <= end, "nothing happened in {limit:?}: {all:?}");
             self.now = due.max(self.now);
             self.quota.handle_timeout(self.now);

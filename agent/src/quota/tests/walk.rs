@@ -1,0 +1,296 @@
+//! A seeded random walk: traffic, time, lost and late answers, crashes between any two commands, top-ups, SIM switches, lost sessions;
+//! at the end every octet that passed has been debited exactly once, and none was over what was bought.
+
+use std::time::Duration;
+
+use super::hand::{at, sim, terms};
+use super::world::{Kernel, Ledger, Server, the_epoch};
+use crate::quota::jitter::Jitter;
+use crate::quota::{
+    Command, Event, FailureHandling, MessageKey, OfflineGrace, Outcome, Quota, Record, Terms, Usable, WhenUsedUp,
+};
+use crate::units::{BootInstant, OctetRate, Octets};
+
+const SEEDS: u64 = 2_000;
+const STEPS: u64 = 300;
+/// Settling has to be done within this span of quiet, virtual time.
+const SETTLES_WITHIN: Duration = Duration::from_hours(2);
+
+struct Attempt {
+    key: MessageKey,
+    attempt: u32,
+    /// Crashes of the agent cut its connections: an answer to an earlier life reaches nobody.
+    life: u32,
+}
+
+struct World {
+    chance: Jitter,
+    now: BootInstant,
+    quota: Quota,
+    kernel: Kernel,
+    ledger: Ledger,
+    server: Server,
+    under_way: Vec<Attempt>,
+    life: u32,
+    sim: u32,
+    in_use: bool,
+    /// A network and an agent that do what they should.
+    quiet: bool,
+}
+
+/// The agent died before it had done all that the core wanted.
+struct Crash;
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut server = Server::default();
+        server.buy(sim(1), 3_000_000);
+        server.buy(sim(2), 500_000);
+        Self {
+            chance: Jitter::new(seed),
+            now: at(1_000),
+            quota: Quota::new(seed, at(1_000)),
+            kernel: Kernel::default(),
+            ledger: Ledger::default(),
+            server,
+            under_way: Vec::new(),
+            life: 0,
+            sim: 1,
+            in_use: true,
+            quiet: false,
+        }
+    }
+
+    fn terms(&self) -> Terms {
+        let throttled = self.sim == 2;
+        Terms {
+            chunk: Octets::new(200_000),
+            failure_handling: FailureHandling::RetryAndTerminate,
+            offline_grace: OfflineGrace { octets: Octets::ZERO, duration: Duration::ZERO },
+            when_used_up: if throttled {
+                WhenUsedUp::Throttle(OctetRate::per_second(1_000))
+            } else {
+                WhenUsedUp::Block
+            },
+            ..terms()
+        }
+    }
+
+    fn one_in(&mut self, n: u64) -> bool {
+        self.chance.next() % n == 0
+    }
+
+    fn usable(&self) -> Event {
+        Event::Usable(Usable {
+            subscriber: sim(self.sim),
+            epoch: the_epoch(),
+            terms: self.terms(),
+            reading: self.kernel.reading,
+        })
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.quota.handle_event(event, self.now);
+        self.carry_out();
+    }
+
+    fn carry_out(&mut self) {
+        if self.try_carry_out().is_err() {
+            self.restart();
+        }
+    }
+
+    /// As the loop does it: records that follow each other are one commit. Before and after each there may be a crash.
+    fn try_carry_out(&mut self) -> Result<(), Crash> {
+        let mut batch: Vec<Record> = Vec::new();
+        for count in 0.. {
+            assert!(count < 500, "a storm of commands at one instant");
+            let command = self.quota.poll_command();
+            if let Some(Command::Record(record)) = command {
+                batch.push(record);
+                continue;
+            }
+            self.crash_maybe()?;
+            self.ledger.commit(&mut batch);
+            self.crash_maybe()?;
+            match command {
+                None => return Ok(()),
+                Some(Command::Record(_)) => unreachable!("taken above"),
+                Some(Command::Send { key, attempt, .. }) => {
+                    self.under_way.push(Attempt { key, attempt, life: self.life });
+                }
+                Some(Command::SetGate(gate)) => self.kernel.set(gate),
+                Some(Command::Read) => self.quota.handle_event(Event::Reading(self.kernel.reading), self.now),
+            }
+        }
+        Ok(())
+    }
+
+    fn crash_maybe(&mut self) -> Result<(), Crash> {
+        if !self.quiet && self.one_in(60) { Err(Crash) } else { Ok(()) }
+    }
+
+    /// The agent comes back: the ledger and the pinned meter are all it has.
+    fn restart(&mut self) {
+        self.life += 1;
+        self.now = self.now.plus(Duration::from_millis(self.chance.next() % 3_000));
+        let meter = (the_epoch(), self.kernel.reading);
+        let seed = self.chance.next();
+        self.quota = Quota::restore(self.ledger.restore(), &self.terms(), Some(&meter), seed, self.now);
+        self.offer_traffic();
+        let control_reserve = self.terms().control_reserve;
+        self.tell(Event::Metered { epoch: the_epoch(), reading: self.kernel.reading, control_reserve });
+        let event = if self.in_use { self.usable() } else { Event::Gone };
+        self.tell(event);
+    }
+
+    fn offer_traffic(&mut self) {
+        for _ in 0..self.chance.next() % 12 {
+            let octets = 40 + self.chance.next() % 9_000;
+            let uplink = self.one_in(2);
+            self.kernel.offer(octets, uplink, self.now);
+        }
+    }
+
+    /// Lets time pass up to the core's next timer, or a little.
+    fn pass_time(&mut self) {
+        let little = Duration::from_millis(1 + self.chance.next() % 4_000);
+        let later = self.now.plus(little);
+        let due = self.quota.poll_timeout().unwrap_or(later);
+        self.now = if self.one_in(3) { later } else { due.max(self.now) };
+        self.quota.handle_timeout(self.now);
+        self.carry_out();
+        if let Some(next) = self.quota.poll_timeout() {
+            assert!(next > self.now || self.quiet_tick(), "a timer that stays due: {:?}", self.quota);
+        }
+    }
+
+    /// One more call at the same instant must be enough to have nothing due.
+    fn quiet_tick(&mut self) -> bool {
+        self.quota.handle_timeout(self.now);
+        self.carry_out();
+        self.quota.poll_timeout().is_none_or(|next| next > self.now)
+    }
+
+    /// Something happens to an attempt that is under way.
+    fn deliver(&mut self) {
+        if self.under_way.is_empty() {
+            return;
+        }
+        let index = usize::try_from(self.chance.next()).unwrap_or(0) % self.under_way.len();
+        let late = !self.quiet && self.one_in(4);
+        let Attempt { key, attempt, life } = self.under_way[index];
+        if !late {
+            self.under_way.swap_remove(index);
+        }
+        let lost_request = !self.quiet && self.one_in(5);
+        let lost_answer = !self.quiet && self.one_in(5);
+        let outcome = if lost_request {
+            Outcome::Unanswered { retry_after: None, reason: "lost".to_owned() }
+        } else {
+            let outcome = self.server.take(key, &self.ledger);
+            if lost_answer {
+                Outcome::Unanswered { retry_after: None, reason: "answer lost".to_owned() }
+            } else {
+                outcome
+            }
+        };
+        if life == self.life {
+            self.tell(Event::Answer { key, attempt, outcome });
+        }
+    }
+
+    fn step(&mut self) {
+        match self.chance.next() % 20 {
+            0..=5 => self.offer_traffic(),
+            6..=10 => self.pass_time(),
+            11..=15 => self.deliver(),
+            16 => self.tell(Event::Hint),
+            17 => match self.chance.next() % 6 {
+                0 => {
+                    let who = sim(self.sim);
+                    self.server.buy(who, 100_000);
+                    self.tell(Event::Reauthorise);
+                }
+                1 => self.restart(),
+                _ => self.tell(Event::RouteUp),
+            },
+            18 => match self.chance.next() % 8 {
+                0 => {
+                    self.sim = 3 - self.sim;
+                    let event = self.usable();
+                    if self.in_use {
+                        self.tell(event);
+                    }
+                }
+                1 => {
+                    self.in_use = !self.in_use;
+                    let event = if self.in_use { self.usable() } else { Event::Gone };
+                    self.tell(event);
+                }
+                2 => self.server.lose_sessions(),
+                _ => {}
+            },
+            _ => {
+                self.offer_traffic();
+                self.tell(Event::Hint);
+            }
+        }
+        for (who, account) in &self.server.accounts {
+            assert!(self.server.forgetful || account.debited <= account.bought, "{who} is overdrawn: {account:?}");
+        }
+    }
+
+    /// With a network that works, everything comes to an end, and the figures are equal.
+    fn settle(&mut self) {
+        self.quiet = true;
+        let deadline = self.now.plus(SETTLES_WITHIN);
+        self.tell(Event::Settle);
+        while !self.quota.is_settled() {
+            assert!(self.now < deadline, "not settled in {SETTLES_WITHIN:?}: {:?}", self.quota);
+            while !self.under_way.is_empty() {
+                self.deliver();
+            }
+            if let Some(due) = self.quota.poll_timeout() {
+                self.now = due.max(self.now);
+                self.quota.handle_timeout(self.now);
+                self.carry_out();
+            } else {
+                assert!(self.quota.is_settled(), "nothing is due, and nothing is settled: {:?}", self.quota);
+            }
+        }
+        let passed = self.kernel.reading.passed.total().get();
+        let throttled = self.kernel.reading.throttled.total().get();
+        let debited: u64 = self.server.accounts.values().map(|account| account.debited).sum();
+        let offline: u64 = self.server.accounts.values().map(|account| account.offline).sum();
+        assert_eq!(debited, passed, "every octet that passed is debited once");
+        assert_eq!(offline, throttled, "every throttled octet is told once");
+        assert!(self.ledger.restore().is_empty(), "the ledger has nothing left to settle");
+    }
+}
+
+fn walk(seed: u64) {
+    let mut world = World::new(seed);
+    let first = world.usable();
+    world.tell(first);
+    for _ in 0..STEPS {
+        world.step();
+    }
+    world.settle();
+}
+
+#[test]
+fn a_random_walk_debits_every_octet_once_and_none_beyond_the_package() {
+    // WEIR_SEED=n walks that one, WEIR_SEEDS=n walks so many.
+    let number = |name| std::env::var(name).ok().map(|text: String| text.parse::<u64>().expect("a number"));
+    let seeds = match number("WEIR_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("WEIR_SEEDS").unwrap_or(SEEDS),
+    };
+    for seed in seeds {
+        if let Err(panic) = std::panic::catch_unwind(|| walk(seed)) {
+            eprintln!("WEIR_SEED={seed} replays this");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
