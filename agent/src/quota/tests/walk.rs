@@ -77,7 +77,7 @@ impl World {
     }
 
     fn one_in(&mut self, n: u64) -> bool {
-        self.chance.next() % n == 0
+        self.chance.next().is_multiple_of(n)
     }
 
     fn usable(&self) -> Event {

@@ -254,7 +254,7 @@ impl Server {
             octets: Octets::new(octets),
             volume_quota_threshold: None,
             validity_time: (octets > 0).then_some(Duration::from_mins(5)),
-            quota_holding_time: (octets % 3 == 0).then_some(Duration::from_mins(2)),
+            quota_holding_time: octets.is_multiple_of(3).then_some(Duration::from_mins(2)),
             final_unit: (octets == left).then_some(FinalUnitAction::Terminate),
         }
     }
