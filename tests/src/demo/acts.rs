@@ -204,7 +204,7 @@ fn kill_and_restart(stage: &mut Stage<'_>) -> Result<()> {
     done(
         stage,
         &format!(
-            "{} passed while nobody was there, {} until the agent was back; never still for {:.1} s; refused meanwhile {} octets",
+            "{} passed while nobody was there, {} until the agent was back; no standstill over {:.2} s, refused meanwhile {} octets",
             about(dead.passed() - from.passed()),
             about(back.passed() - from.passed()),
             stage.observer.figures().longest_pause.as_secs_f32(),
@@ -247,7 +247,7 @@ fn reconcile(stage: Stage<'_>) -> Result<()> {
     let figures = Reconciliation::new(&capture, &kernel, &books);
     screen.say(&figures.table());
     screen.say(&format!(
-        "{} messages ({} sent again), {} containers, {} debits; lost on the link: {lost} packets; parse errors: {}",
+        "{} messages ({} repeated), {} containers, {} debits; lost on the link: {lost}; parse errors: {}",
         books.requests, books.retransmissions, books.containers, books.debits, kernel.parse_errors
     ));
     ensure!(

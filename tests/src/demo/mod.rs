@@ -12,7 +12,7 @@ mod words;
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Result, ensure};
 
 use self::screen::Screen;
 use self::stage::Stage;
@@ -20,8 +20,7 @@ use crate::bpffs::Workdir;
 use crate::{netns, process};
 
 /// The first line, within a moment of the start.
-const GREETING: &str =
-    "weir demo: client - gateway - internet, three namespaces on this machine; no octet leaves it. About a minute.";
+const GREETING: &str = "weir demo: client - gateway - internet, all on this machine; about a minute.";
 
 /// What is to be kept of a run.
 #[derive(Debug, Clone, Default, clap::Parser)]
@@ -41,7 +40,10 @@ pub struct Options {
 
 /// Plays all acts and reconciles; an error if anything failed or any two figures differ. Needs root.
 pub fn run(options: &Options) -> Result<()> {
-    netns::require_root().context("the demo makes network namespaces and loads BPF programs: run `cargo xtask run`")?;
+    ensure!(
+        netns::require_root().is_ok(),
+        "it makes network namespaces and loads BPF programs, which needs root: run `cargo xtask run`"
+    );
     process::keep_logs_silent();
     let screen = Screen::open(GREETING);
     let outcome = play(&screen, options);
