@@ -1,6 +1,6 @@
 //! Links by netlink: which exist, which are up, which carries the default route. Told by notification, never polled.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 use std::pin::pin;
@@ -39,6 +39,8 @@ pub struct Links {
     pub by_index: BTreeMap<u32, Link>,
     /// The link of the default route with the lowest metric, IPv4 before IPv6.
     pub default_route: Option<u32>,
+    /// All links with a default route of any metric: those that lead out. The others lead to the gateway's own networks.
+    pub leading_out: BTreeSet<u32>,
 }
 
 impl Links {
@@ -46,6 +48,14 @@ impl Links {
     #[must_use]
     pub fn named(&self, name: &str) -> Option<(u32, &Link)> {
         self.by_index.iter().find(|(_, link)| link.name == name).map(|(index, link)| (*index, link))
+    }
+
+    /// The names of all links but `own` that are up and lead out. A message with a token in it has no business in the gateway's
+    /// own networks, where it would only wait for nobody.
+    #[must_use]
+    pub fn other_ways_out(&self, own: &str) -> Vec<&str> {
+        let leads_out = |(index, link): &(&u32, &Link)| link.up && link.name != own && self.leading_out.contains(index);
+        self.by_index.iter().filter(leads_out).map(|(_, link)| link.name.as_str()).collect()
     }
 }
 
@@ -84,10 +94,11 @@ async fn dump(handle: &Handle) -> Result<Links> {
             links.by_index.insert(index, link);
         }
     }
-    links.default_route = match best_default(handle, RouteMessageBuilder::<Ipv4Addr>::new().build()).await? {
-        Some(index) => Some(index),
-        None => best_default(handle, RouteMessageBuilder::<Ipv6Addr>::new().build()).await?,
-    };
+    let v4 = default_routes(handle, RouteMessageBuilder::<Ipv4Addr>::new().build()).await?;
+    let v6 = default_routes(handle, RouteMessageBuilder::<Ipv6Addr>::new().build()).await?;
+    let best = |routes: &[(u32, u32)]| routes.iter().min_by_key(|(metric, _)| *metric).map(|(_, index)| *index);
+    links.default_route = best(&v4).or_else(|| best(&v6));
+    links.leading_out = v4.iter().chain(&v6).map(|(_, index)| *index).collect();
     Ok(links)
 }
 
@@ -103,17 +114,14 @@ fn link(message: &LinkMessage) -> Option<(u32, Link)> {
     Some((message.header.index, Link { name, up: message.header.flags.contains(LinkFlags::Up), framing }))
 }
 
-async fn best_default(handle: &Handle, family: RouteMessage) -> Result<Option<u32>> {
-    let mut best = None;
+/// Metric and link of each default route of one address family.
+async fn default_routes(handle: &Handle, family: RouteMessage) -> Result<Vec<(u32, u32)>> {
+    let mut found = Vec::new();
     let mut stream = pin!(handle.route().get(family).execute());
     while let Some(route) = stream.try_next().await.context("reading routes")? {
-        if let Some(candidate) = default_route(&route)
-            && best.is_none_or(|(metric, _)| candidate.0 < metric)
-        {
-            best = Some(candidate);
-        }
+        found.extend(default_route(&route));
     }
-    Ok(best.map(|(_, index)| index))
+    Ok(found)
 }
 
 /// Metric and link of a unicast default route in the main table.
@@ -136,4 +144,24 @@ fn default_route(route: &RouteMessage) -> Option<(u32, u32)> {
         }
     }
     out.map(|index| (metric, index))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_link_that_is_up_and_has_a_default_route_is_another_way_out() {
+        let link = |name: &str, up| Link { name: name.to_owned(), up, framing: Framing::Ethernet };
+        let by_index = BTreeMap::from([
+            (1, link("lo", true)),
+            (2, link("lan0", true)),
+            (3, link("wan0", true)),
+            (4, link("wan1", true)),
+            (5, link("wan2", false)),
+        ]);
+        let links = Links { by_index, default_route: Some(3), leading_out: BTreeSet::from([3, 4, 5]) };
+        assert_eq!(links.other_ways_out("wan0"), ["wan1"]);
+        assert_eq!(links.other_ways_out(""), ["wan0", "wan1"]);
+    }
 }

@@ -106,19 +106,14 @@ impl Agent {
         Ok(())
     }
 
-    /// The way that the core's choice comes to: a detour is the nth other link that is up.
+    /// The way that the core's choice comes to: a detour is the nth other link that leads out.
     fn route(&self, station: usize, route: Route) -> reporter::Route {
         let Route::Detour(nth) = route else { return reporter::Route::Routed };
-        let own = self.stations[station].name.as_deref();
+        let own = self.stations[station].name.as_deref().unwrap_or_default();
         let links = self.links.borrow();
-        let others: Vec<_> = links
-            .by_index
-            .values()
-            .filter(|link| link.up && link.name != "lo" && Some(link.name.as_str()) != own)
-            .map(|link| &link.name)
-            .collect();
+        let others = links.other_ways_out(own);
         match usize::try_from(nth).ok().and_then(|nth| nth.checked_rem(others.len())) {
-            Some(index) => reporter::Route::Device(others[index].clone()),
+            Some(index) => reporter::Route::Device(others[index].to_owned()),
             None => reporter::Route::Routed,
         }
     }
