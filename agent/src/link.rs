@@ -50,11 +50,14 @@ impl Links {
         self.by_index.iter().find(|(_, link)| link.name == name).map(|(index, link)| (*index, link))
     }
 
-    /// The names of all links but `own` that are up and lead out. A message with a token in it has no business in the gateway's
+    /// The names of all links but `own` that are up and lead out: those with a default route, and those known to be an `uplink`
+    /// (whose default route may be in a table of its own). A message with a token in it has no business in the gateway's
     /// own networks, where it would only wait for nobody.
     #[must_use]
-    pub fn other_ways_out(&self, own: &str) -> Vec<&str> {
-        let leads_out = |(index, link): &(&u32, &Link)| link.up && link.name != own && self.leading_out.contains(index);
+    pub fn other_ways_out(&self, own: &str, uplink: impl Fn(&str) -> bool) -> Vec<&str> {
+        let leads_out = |(index, link): &(&u32, &Link)| {
+            link.up && link.name != own && (self.leading_out.contains(index) || uplink(&link.name))
+        };
         self.by_index.iter().filter(leads_out).map(|(_, link)| link.name.as_str()).collect()
     }
 }
@@ -159,9 +162,11 @@ mod tests {
             (3, link("wan0", true)),
             (4, link("wan1", true)),
             (5, link("wan2", false)),
+            (6, link("wwan0", true)),
         ]);
         let links = Links { by_index, default_route: Some(3), leading_out: BTreeSet::from([3, 4, 5]) };
-        assert_eq!(links.other_ways_out("wan0"), ["wan1"]);
-        assert_eq!(links.other_ways_out(""), ["wan0", "wan1"]);
+        let metered = |name: &str| name == "wwan0";
+        assert_eq!(links.other_ways_out("wan0", metered), ["wan1", "wwan0"]);
+        assert_eq!(links.other_ways_out("", metered), ["wan0", "wan1", "wwan0"]);
     }
 }

@@ -111,7 +111,8 @@ impl Agent {
         let Route::Detour(nth) = route else { return reporter::Route::Routed };
         let own = self.stations[station].name.as_deref().unwrap_or_default();
         let links = self.links.borrow();
-        let others = links.other_ways_out(own);
+        let metered = |name: &str| self.stations.iter().any(|station| station.name.as_deref() == Some(name));
+        let others = links.other_ways_out(own, metered);
         match usize::try_from(nth).ok().and_then(|nth| nth.checked_rem(others.len())) {
             Some(index) => reporter::Route::Device(others[index].to_owned()),
             None => reporter::Route::Routed,

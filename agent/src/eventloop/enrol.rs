@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::sync::mpsc;
 
+use super::station::Attachment;
 use super::{Agent, Message};
 use crate::config::OnboardingMode;
 use crate::onboarding::{
@@ -52,8 +53,8 @@ impl Agent {
         Ok(Some(Arc::new(Onboarding::new(http.clone(), config.device.clone(), key))))
     }
 
-    /// Begins onboarding beside the loop.
-    pub(super) fn begin_onboarding(&mut self) -> Result<()> {
+    /// Gets onboarding ready; it begins once the links that are there are metered.
+    pub(super) fn prepare_onboarding(&mut self) -> Result<()> {
         let Some(client) = self.login.clone() else {
             "static (from the configuration)".clone_into(&mut self.onboarding);
             return Ok(());
@@ -67,8 +68,16 @@ impl Agent {
             after: CommandNumber::new(after.context("reading the last command's number from the ledger")?.unwrap_or(0)),
             inbox: self.inbox.clone(),
         };
-        tokio::spawn(enrolment.run());
+        self.enrolment = Some(enrolment);
         Ok(())
+    }
+
+    /// Begins onboarding beside the loop, unless a meter is still being attached.
+    pub(super) fn begin_onboarding(&mut self) {
+        let pending = self.stations.iter().any(|station| matches!(station.attachment, Attachment::Pending(_)));
+        if !pending && let Some(enrolment) = self.enrolment.take() {
+            tokio::spawn(enrolment.run());
+        }
     }
 
     fn claim_code(&self) -> Result<Option<String>> {
@@ -120,7 +129,7 @@ impl Agent {
 }
 
 /// The task beside the loop.
-struct Enrolment {
+pub(super) struct Enrolment {
     client: Arc<Onboarding>,
     modems: Vec<Modem>,
     registered: bool,

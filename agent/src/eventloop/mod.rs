@@ -29,7 +29,7 @@ use crate::onboarding::{Binding, Plan};
 use crate::quota::{Event, MessageKey, Outcome};
 use crate::reporter::{Http, HttpSettings, Reporter};
 use crate::units::{BootId, BootInstant};
-use enrol::{Login, News};
+use enrol::{Enrolment, Login, News};
 use sims::Charged;
 use station::{Attachment, Sim, Station};
 
@@ -83,6 +83,8 @@ pub struct Agent {
     charged: Charged,
     allow: AllowList,
     onboarding: String,
+    /// Onboarding that waits for the links that are there to be metered: its own octets are to be counted too.
+    enrolment: Option<Enrolment>,
     inbox: mpsc::UnboundedSender<Message>,
     mail: mpsc::UnboundedReceiver<Message>,
 }
@@ -125,6 +127,7 @@ impl Agent {
             charged: Charged::new(nf_name),
             allow: AllowList::default(),
             onboarding: String::from("not begun"),
+            enrolment: None,
             inbox,
             mail,
             config,
@@ -135,7 +138,7 @@ impl Agent {
             tracing::info!(sessions = stored.len(), "taking up sessions from the ledger");
         }
         agent.restore(stored)?;
-        agent.begin_onboarding()?;
+        agent.prepare_onboarding()?;
         agent.watch_server_addresses();
         Ok(agent)
     }
@@ -187,11 +190,19 @@ impl Agent {
 
     /// Commits the last readings, for the next start.
     fn keep(&mut self) -> Result<()> {
+        self.read_all()?;
+        for station in 0..self.stations.len() {
+            self.tell(station, Event::Pause)?;
+        }
+        Ok(())
+    }
+
+    /// Reads every meter.
+    fn read_all(&mut self) -> Result<()> {
         for station in 0..self.stations.len() {
             if let Some(reading) = self.stations[station].read()? {
                 self.tell(station, Event::Reading(reading))?;
             }
-            self.tell(station, Event::Pause)?;
         }
         Ok(())
     }
@@ -226,6 +237,7 @@ impl Agent {
             Message::News(news) => self.learn(news),
             Message::Allow(list) => self.set_allow_list(list),
             Message::Status(reply) => {
+                self.read_all()?;
                 // Whoever asked may have gone.
                 let _ = reply.send(self.status()?);
                 Ok(())

@@ -104,6 +104,7 @@ impl Agent {
                 None => self.absent(index)?,
             }
         }
+        self.begin_onboarding();
         Ok(())
     }
 
@@ -166,6 +167,7 @@ impl Agent {
                 tokio::time::sleep(ATTACH_AGAIN).await;
                 let _ = inbox.send(Message::AttachAgain { station: index });
             });
+            self.begin_onboarding();
             return Ok(());
         }
         if let Ok(Some(reading)) = self.stations[index].read() {
