@@ -222,8 +222,16 @@ pub fn meanwhile(length: Duration) -> Result<()> {
     })
 }
 
-/// How often a scenario of chance is played: `WEIR_RUNS`, else once.
-#[must_use]
-pub fn runs() -> u32 {
-    std::env::var("WEIR_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(1)
+/// Plays a scenario of chance `WEIR_RUNS` times, once unless said otherwise; each time says which `WEIR_SEED` plays it again.
+pub fn chance(mut scenario: impl FnMut(&mut fastrand::Rng) -> Result<()>) -> Result<()> {
+    let number = |name| std::env::var(name).ok().and_then(|value: String| value.parse::<u64>().ok());
+    for run in 1..=number("WEIR_RUNS").unwrap_or(1) {
+        let seed = number("WEIR_SEED").unwrap_or_else(|| fastrand::u64(..));
+        #[expect(clippy::print_stdout, reason = "libtest shows it with the test that failed")]
+        {
+            println!("run {run}: WEIR_SEED={seed}");
+        }
+        scenario(&mut fastrand::Rng::with_seed(seed)).with_context(|| format!("WEIR_SEED={seed}"))?;
+    }
+    Ok(())
 }
