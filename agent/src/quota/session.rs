@@ -1,6 +1,7 @@
 //! One credit session: from the first request for units to the acknowledged release.
 
 mod drive;
+mod seal;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,15 +9,13 @@ use std::time::Duration;
 use super::jitter::Jitter;
 use super::outbox::Outbox;
 use super::{
-    Answer, Command, Container, FailureHandling, Grant, GrantedUnit, MAX_CONTAINERS, Message, MessageKey, Operation,
-    Outcome, QuotaManagement, Reading, Record, ResultCode, SessionOpening, StoredSession, Terms, Trigger,
+    Answer, Command, Container, FailureHandling, Grant, GrantedUnit, MAX_CONTAINERS, MessageKey, Operation, Outcome,
+    QuotaManagement, Reading, Record, ResultCode, SessionOpening, StoredSession, Terms, Trigger,
 };
 use crate::units::{
     BootInstant, ChargingId, InvocationSequenceNumber, LocalSequenceNumber, OctetRate, Octets, SessionRef, UsedUnit,
 };
 
-/// A container stays below 2^31 octets, because some servers hold volumes as signed 32-bit numbers.
-const CONTAINER_MAX: u64 = (1 << 31) - 1;
 /// After the gate is shut, packets that passed it may still be on their way to the counters for this long.
 const SETTLE: Duration = Duration::from_millis(50);
 /// A link that was exhausted stays so for at least this long, so that it does not flap.
@@ -137,6 +136,7 @@ impl Session {
         session.checkpoint = (session.passed, session.throttled);
         session.orphan = stored.orphaned;
         session.live = reading.is_some() && !stored.settled;
+        session.refused = reading.map_or(Octets::ZERO, |reading| reading.refused.total());
         session.session_ref = stored.session_ref;
         session.reported = stored.reported;
         session.next_container = stored.next_container;
@@ -422,70 +422,6 @@ impl Session {
         self.close(Trigger::AbnormalRelease, now, out);
     }
 
-    /// Closes the open interval of usage, if it holds any, in containers below 2^31 octets.
-    fn close_interval(&mut self, trigger: Trigger, now: BootInstant, out: &mut Vec<Command>) {
-        let passed = self.used().since(self.closed).unwrap_or_default();
-        self.close_containers(passed, QuotaManagement::Online, trigger, now, out);
-        self.closed = self.closed.saturating_add(passed);
-        let throttled =
-            self.throttled.since(self.opening.base_throttled.saturating_add(self.closed_throttled)).unwrap_or_default();
-        self.close_containers(throttled, QuotaManagement::Offline, trigger, now, out);
-        self.closed_throttled = self.closed_throttled.saturating_add(throttled);
-        self.first_usage = None;
-        self.interval_since = now;
-    }
-
-    fn close_containers(
-        &mut self,
-        mut used: UsedUnit,
-        quota_management: QuotaManagement,
-        trigger: Trigger,
-        now: BootInstant,
-        out: &mut Vec<Command>,
-    ) {
-        while !used.is_zero() {
-            let (part, rest) = split(used);
-            let container = Container {
-                number: self.next_container,
-                used: part,
-                quota_management,
-                trigger: if rest.is_zero() { trigger } else { Trigger::VolumeLimit },
-                first_usage: self.first_usage.unwrap_or(self.last_usage),
-                last_usage: self.last_usage,
-                closed_at: now,
-            };
-            self.next_container = self.next_container.next().unwrap_or(self.next_container);
-            self.pending.push_back((container.number, quota_octets(&container)));
-            out.push(Command::Record(Record::ContainerClosed { session: self.id(), container }));
-            used = rest;
-        }
-    }
-
-    /// Seals the oldest containers into a message and sends it.
-    fn seal(
-        &mut self,
-        operation: Operation,
-        requested: Option<Octets>,
-        trigger: Option<Trigger>,
-        now: BootInstant,
-        out: &mut Vec<Command>,
-    ) {
-        let mut containers = Vec::new();
-        while containers.len() < MAX_CONTAINERS {
-            let Some((number, octets)) = self.pending.pop_front() else { break };
-            containers.push(number);
-            self.reported = self.reported.saturating_add(octets);
-        }
-        let number = self.next_message;
-        self.next_message = number.next().unwrap_or(number);
-        let message =
-            Message { number, operation, requested, containers, trigger, reported: self.reported, sealed_at: now };
-        out.push(Command::Record(Record::MessageSealed { session: self.id(), message: message.clone() }));
-        let outbox = Outbox::sealed(message, now);
-        out.push(send_command(self.id(), &outbox));
-        self.outbox = Some(outbox);
-    }
-
     /// Smooths the rate over readings at least 20 ms apart: closer ones say little.
     fn measure_rate(&mut self, moved: Octets, now: BootInstant) {
         self.rate_octets = self.rate_octets.saturating_add(moved);
@@ -534,11 +470,4 @@ fn quota_octets(container: &Container) -> Octets {
 /// The larger of two cumulative readings, by direction.
 fn larger(one: UsedUnit, other: UsedUnit) -> UsedUnit {
     UsedUnit { uplink: one.uplink.max(other.uplink), downlink: one.downlink.max(other.downlink) }
-}
-
-/// The part of `used` that fits into one container, and the rest.
-fn split(used: UsedUnit) -> (UsedUnit, UsedUnit) {
-    let uplink = used.uplink.get().min(CONTAINER_MAX);
-    let downlink = used.downlink.get().min(CONTAINER_MAX - uplink);
-    (UsedUnit::new(uplink, downlink), UsedUnit::new(used.uplink.get() - uplink, used.downlink.get() - downlink))
 }

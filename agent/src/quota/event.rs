@@ -1,0 +1,121 @@
+//! What the core is told, what it answers with, and what there is to see of it.
+
+use super::message::{Grant, MessageKey, Outcome, Record};
+use super::terms::{GateSetting, Reading, Usable};
+use crate::units::{ChargingId, Epoch, OctetRate, Octets, UsedUnit};
+
+/// What happened, to the core of one link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The link's meter was attached or taken over: only control traffic passes until the link is usable.
+    Metered {
+        /// The epoch of the meter.
+        epoch: Epoch,
+        /// The meter, read after it was attached.
+        reading: Reading,
+        /// Octets of control traffic let through a shut gate per hour.
+        control_reserve: Octets,
+    },
+    /// The link can be used, or is used under other terms, with another SIM, or with a new meter.
+    Usable(Usable),
+    /// The link is not in use any more. Its meter may still be read.
+    Gone,
+    /// The meter cannot be read any more; the last reading stands.
+    MeterLost,
+    /// The meter was read.
+    Reading(Reading),
+    /// The kernel hinted that the threshold was passed or a packet refused.
+    Hint,
+    /// An attempt to send came to something.
+    Answer {
+        /// The message.
+        key: MessageKey,
+        /// The attempt.
+        attempt: u32,
+        /// What it came to.
+        outcome: Outcome,
+    },
+    /// The server or the operator asks for a new authorisation (a top-up, say).
+    Reauthorise,
+    /// The server orders the session ended; it stays so until [`Event::Reauthorise`].
+    Abort,
+    /// Another route to the server has come up: waiting retries go at once.
+    RouteUp,
+    /// The agent is stopping: settle everything.
+    Settle,
+    /// The agent is stopping, but its sessions go on: commit the last reading.
+    Pause,
+}
+
+/// What is to be done, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Commit this, with the records next to it, before going on.
+    Record(Record),
+    /// Send the sealed message; answer with [`Event::Answer`].
+    Send {
+        /// The message.
+        key: MessageKey,
+        /// The attempt, from 1; every later one is a retransmission.
+        attempt: u32,
+        /// The way to the server.
+        route: Route,
+    },
+    /// Write this to the kernel and read it back.
+    SetGate(GateSetting),
+    /// Read the meter now; answer with [`Event::Reading`] or [`Event::MeterLost`].
+    Read,
+}
+
+/// The way a message takes to the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// Whichever the kernel's routing table says.
+    Routed,
+    /// Out of the nth other link (counted round and round).
+    Detour(u32),
+}
+
+/// The state of a credit session (the table in docs/architecture.md).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// No session; the gate is shut but for the allow-list.
+    Idle,
+    /// Waiting for the first units.
+    Requesting,
+    /// Units in hand.
+    Active,
+    /// Units in hand, a report or a request under way.
+    Renewing,
+    /// The last units of the package in hand.
+    Final,
+    /// The package is used up.
+    Exhausted,
+    /// The server does not answer.
+    Offline,
+    /// The gate is shut, the last reading is taken.
+    Returning,
+    /// The last messages are under way.
+    Draining,
+}
+
+/// What there is to see of a link's credit session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overview {
+    /// State of the current session.
+    pub state: State,
+    /// Its name.
+    pub session: Option<ChargingId>,
+    /// Quota octets it has used.
+    pub used: UsedUnit,
+    /// Octets used and not yet in a sealed message.
+    pub unreported: Octets,
+    /// Its last grant.
+    pub grant: Option<Grant>,
+    /// What is left of that grant.
+    pub remaining: Octets,
+    /// Present rate, both directions.
+    pub rate: OctetRate,
+    /// Sessions that still have something to be acknowledged, the current one apart.
+    pub draining: usize,
+}

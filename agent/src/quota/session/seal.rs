@@ -1,0 +1,81 @@
+//! Closing intervals of usage into containers, and sealing containers into messages.
+
+use super::{Outbox, Session, quota_octets, send_command};
+use crate::quota::{Command, Container, MAX_CONTAINERS, Message, Operation, QuotaManagement, Record, Trigger};
+use crate::units::{BootInstant, Octets, UsedUnit};
+
+/// A container stays below 2^31 octets, because some servers hold volumes as signed 32-bit numbers.
+const CONTAINER_MAX: u64 = (1 << 31) - 1;
+
+impl Session {
+    /// Closes the open interval of usage, if it holds any, in containers below 2^31 octets.
+    pub(super) fn close_interval(&mut self, trigger: Trigger, now: BootInstant, out: &mut Vec<Command>) {
+        let passed = self.used().since(self.closed).unwrap_or_default();
+        self.close_containers(passed, QuotaManagement::Online, trigger, now, out);
+        self.closed = self.closed.saturating_add(passed);
+        let throttled =
+            self.throttled.since(self.opening.base_throttled.saturating_add(self.closed_throttled)).unwrap_or_default();
+        self.close_containers(throttled, QuotaManagement::Offline, trigger, now, out);
+        self.closed_throttled = self.closed_throttled.saturating_add(throttled);
+        self.first_usage = None;
+        self.interval_since = now;
+    }
+
+    fn close_containers(
+        &mut self,
+        mut used: UsedUnit,
+        quota_management: QuotaManagement,
+        trigger: Trigger,
+        now: BootInstant,
+        out: &mut Vec<Command>,
+    ) {
+        while !used.is_zero() {
+            let (part, rest) = split(used);
+            let container = Container {
+                number: self.next_container,
+                used: part,
+                quota_management,
+                trigger: if rest.is_zero() { trigger } else { Trigger::VolumeLimit },
+                first_usage: self.first_usage.unwrap_or(self.last_usage),
+                last_usage: self.last_usage,
+                closed_at: now,
+            };
+            self.next_container = self.next_container.next().unwrap_or(self.next_container);
+            self.pending.push_back((container.number, quota_octets(&container)));
+            out.push(Command::Record(Record::ContainerClosed { session: self.id(), container }));
+            used = rest;
+        }
+    }
+
+    /// Seals the oldest containers into a message and sends it.
+    pub(super) fn seal(
+        &mut self,
+        operation: Operation,
+        requested: Option<Octets>,
+        trigger: Option<Trigger>,
+        now: BootInstant,
+        out: &mut Vec<Command>,
+    ) {
+        let mut containers = Vec::new();
+        while containers.len() < MAX_CONTAINERS {
+            let Some((number, octets)) = self.pending.pop_front() else { break };
+            containers.push(number);
+            self.reported = self.reported.saturating_add(octets);
+        }
+        let number = self.next_message;
+        self.next_message = number.next().unwrap_or(number);
+        let message =
+            Message { number, operation, requested, containers, trigger, reported: self.reported, sealed_at: now };
+        out.push(Command::Record(Record::MessageSealed { session: self.id(), message: message.clone() }));
+        let outbox = Outbox::sealed(message, now);
+        out.push(send_command(self.id(), &outbox));
+        self.outbox = Some(outbox);
+    }
+}
+
+/// The part of `used` that fits into one container, and the rest.
+fn split(used: UsedUnit) -> (UsedUnit, UsedUnit) {
+    let uplink = used.uplink.get().min(CONTAINER_MAX);
+    let downlink = used.downlink.get().min(CONTAINER_MAX - uplink);
+    (UsedUnit::new(uplink, downlink), UsedUnit::new(used.uplink.get() - uplink, used.downlink.get() - downlink))
+}
