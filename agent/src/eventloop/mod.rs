@@ -36,6 +36,9 @@ use station::{Attachment, Sim, Station};
 /// The loop looks around at least this often, so that time spent suspended is noticed.
 const LONGEST_SLEEP: Duration = Duration::from_mins(1);
 
+/// A second order to stop within this time is the first one heard twice.
+const ONE_WISH: Duration = Duration::from_secs(1);
+
 /// What reaches the loop from the tasks it has started.
 enum Message {
     /// An attempt to send came to something.
@@ -164,6 +167,8 @@ impl Agent {
     /// Shuts the gates, settles, and waits for the last acknowledgements as long as the configuration says.
     async fn settle(&mut self, stop: &mut Stop) -> Result<()> {
         let give_up = boot_now()?.plus(self.config.agent.shutdown_wait);
+        // Ctrl-C reaches a whole process group, and whoever started us may pass it on: that is one wish, not two.
+        let insists = boot_now()?.plus(ONE_WISH);
         tracing::info!(wait = ?self.config.agent.shutdown_wait, "stopping: gates shut, settling");
         for station in 0..self.stations.len() {
             self.tell(station, Event::Settle)?;
@@ -178,8 +183,10 @@ impl Agent {
             tokio::select! {
                 biased;
                 () = stop.wait() => {
-                    tracing::warn!("told to stop again: the rest is in the ledger for the next start");
-                    break;
+                    if boot_now()? >= insists {
+                        tracing::warn!("told to stop again: the rest is in the ledger for the next start");
+                        break;
+                    }
                 }
                 message = self.mail.recv() => self.take(message)?,
                 () = tokio::time::sleep(pause) => {}
