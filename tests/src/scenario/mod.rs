@@ -4,6 +4,7 @@ mod account;
 mod books;
 mod plot;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Output;
 use std::time::Duration;
@@ -22,7 +23,7 @@ use crate::clock::Deadline;
 use crate::eventually::eventually;
 use crate::http::Client;
 use crate::process::{Weir, WeirServer, binary};
-use crate::topology::{HOST_V4, Topology};
+use crate::topology::Topology;
 
 /// How long anything may take that is expected to happen soon.
 pub const SOON: Duration = Duration::from_secs(15);
@@ -61,7 +62,7 @@ impl World {
         let mut plot = plot.clone();
         let mut authority = None;
         if plot.transport == Transport::Tls {
-            let made = Certificates::make(&HOST_V4.to_string())?;
+            let made = Certificates::make(&plot.host.to_string())?;
             workdir.write("ca.pem", &made.authority)?;
             workdir.write("server.pem", &made.certificate)?;
             workdir.write("server.key", &made.key)?;
@@ -69,7 +70,8 @@ impl World {
             plot.server.push_str("tls_ca = \"ca.pem\"\n");
             authority = Some(made.authority);
         }
-        let server = serve(&topology, &workdir, &server_args, 0)?;
+        let listen = SocketAddr::new(plot.host, 0);
+        let server = serve(&topology, &workdir, &server_args, listen)?;
         let mut admin = Client::new(&topology.internet, &server.url, ADMIN);
         if let Some(authority) = authority {
             admin = admin.trusting(&authority);
@@ -112,15 +114,15 @@ impl World {
     }
 
     /// Kills the server as a crash would.
-    pub fn kill_server(&mut self) -> Result<std::net::SocketAddr> {
+    pub fn kill_server(&mut self) -> Result<SocketAddr> {
         let mut server = self.server.take().context("no server to kill")?;
         server.actor.kill()?;
         Ok(server.address)
     }
 
     /// Starts the server again on its old database and its old port.
-    pub fn restart_server(&mut self, address: std::net::SocketAddr) -> Result<()> {
-        self.server = Some(serve(&self.topology, &self.workdir, &self.server_args, address.port())?);
+    pub fn restart_server(&mut self, address: SocketAddr) -> Result<()> {
+        self.server = Some(serve(&self.topology, &self.workdir, &self.server_args, address)?);
         Ok(())
     }
 
@@ -205,9 +207,9 @@ impl World {
     }
 }
 
-/// Starts the server in the internet, at this port; 0 takes a free one.
-fn serve(topology: &Topology, workdir: &Workdir, args: &[String], port: u16) -> Result<WeirServer> {
-    let listen = format!("{HOST_V4}:{port}");
+/// Starts the server in the internet, at this address; port 0 takes a free one.
+fn serve(topology: &Topology, workdir: &Workdir, args: &[String], listen: SocketAddr) -> Result<WeirServer> {
+    let listen = listen.to_string();
     let mut all = vec!["--listen", &listen];
     all.extend(args.iter().map(String::as_str));
     WeirServer::start(&topology.internet, workdir, &all)

@@ -1,12 +1,13 @@
 //! What a scenario starts from: the links, the SIMs with their packages, and what the two programs are told.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::bpffs::Workdir;
-use crate::topology::Layout;
+use crate::topology::{HOST_V4, Layout};
 
 /// The server's admin token.
 pub(super) const ADMIN: &str = "admin-of-the-scenario";
@@ -28,6 +29,8 @@ pub struct Plot {
     pub server_args: Vec<String>,
     /// How agent and server talk.
     pub transport: Transport,
+    /// The server's address: of the host that is reached over whichever uplink the gateway prefers.
+    pub host: IpAddr,
 }
 
 /// How agent and server talk.
@@ -51,6 +54,7 @@ impl Plot {
             server: String::new(),
             server_args: Vec::new(),
             transport: Transport::Plain,
+            host: HOST_V4,
         }
     }
 
