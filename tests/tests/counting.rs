@@ -116,10 +116,12 @@ fn counts_every_octet_once_of_udp() -> Result<()> {
 }
 
 #[test]
-fn what_the_agent_itself_says_is_counted_too() -> Result<()> {
+fn what_the_agent_itself_says_is_counted_too_from_the_first_packet() -> Result<()> {
     let plot = Plot::of(serde_json::json!({ "totalVolume": PLENTY, "chunk": 65_536, "reportInterval": 1 }));
-    let mut world = World::online(&plot)?;
-    let books = Books::open(&world, 0)?;
+    let mut world = World::build(&plot)?;
+    let books = Books::before_the_agent(&world, 0)?;
+    world.start_agent(&[])?;
+    world.reaches(0, &["active"])?;
     let client = &world.topology.client;
     let flow = udp(client, (&world.topology.internet, HOST_V4), Datagrams::endless(20_000, 500))?;
     eventually("reports to cross the metered link", SOON, || {

@@ -32,12 +32,16 @@ pub struct Crossed {
 }
 
 impl Books {
+    /// Opens them before there is a meter: from the first packet that any agent has sent.
+    pub fn before_the_agent(world: &World, link: usize) -> Result<Self> {
+        let capture = listen(world, link)?;
+        let wire = capture.quiet()?;
+        Ok(Self { link, capture, wire, kernel: Counters::default() })
+    }
+
     /// Opens them at a quiet moment. The link must be metered already.
     pub fn open(world: &World, link: usize) -> Result<Self> {
-        let servers = world.server.as_ref().map(|server| server.address);
-        let classifier = Classifier::control(servers.as_slice());
-        let far = &world.topology.uplinks[link].far;
-        let capture = Capture::start(&world.topology.internet, far, End::Far, classifier)?;
+        let capture = listen(world, link)?;
         let (wire, kernel) = at_rest(world, link, &capture)?;
         Ok(Self { link, capture, wire, kernel })
     }
@@ -86,6 +90,12 @@ impl Books {
         self.capture.stop()?;
         Ok(crossed)
     }
+}
+
+fn listen(world: &World, link: usize) -> Result<Capture> {
+    let servers = world.server.as_ref().map(|server| server.address);
+    let far = &world.topology.uplinks[link].far;
+    Capture::start(&world.topology.internet, far, End::Far, Classifier::control(servers.as_slice()))
 }
 
 /// A moment at which nothing moved: the kernel said the same before and after the wire was quiet.
