@@ -350,3 +350,27 @@ pub struct StoredSession {
     /// The last checkpoint (`passed`, `throttled`), cumulative in the epoch.
     pub checkpoint: Option<(UsedUnit, UsedUnit)>,
 }
+
+impl StoredSession {
+    /// A session of which nothing is known but that it was opened.
+    #[cfg(test)]
+    pub(crate) const fn opened(opening: SessionOpening) -> Self {
+        Self {
+            opening,
+            session_ref: None,
+            closing: None,
+            settled: false,
+            orphaned: false,
+            closed: UsedUnit::ZERO,
+            closed_throttled: UsedUnit::ZERO,
+            reported: Octets::ZERO,
+            next_container: LocalSequenceNumber::new(1),
+            next_message: InvocationSequenceNumber::new(0),
+            pending: Vec::new(),
+            outstanding: None,
+            grant: None,
+            grace: None,
+            checkpoint: None,
+        }
+    }
+}

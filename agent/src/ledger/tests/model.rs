@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::ledger::{Granularity, Ledger, Scope, Usage};
 use crate::quota::{Container, Message, Record, SessionOpening, StoredSession};
-use crate::units::{ChargingId, InvocationSequenceNumber, LocalSequenceNumber, Octets, UsedUnit};
+use crate::units::{ChargingId, Octets};
 
 #[derive(Clone, Debug)]
 pub(super) struct ModelSession {
@@ -117,23 +117,7 @@ impl Model {
 impl ModelSession {
     fn new(opening: SessionOpening) -> Self {
         Self {
-            stored: StoredSession {
-                opening,
-                session_ref: None,
-                closing: None,
-                settled: false,
-                orphaned: false,
-                closed: UsedUnit::ZERO,
-                closed_throttled: UsedUnit::ZERO,
-                reported: Octets::ZERO,
-                next_container: LocalSequenceNumber::new(1),
-                next_message: InvocationSequenceNumber::new(0),
-                pending: Vec::new(),
-                outstanding: None,
-                grant: None,
-                grace: None,
-                checkpoint: None,
-            },
+            stored: StoredSession::opened(opening),
             is_open: true,
             sealed: Vec::new(),
             acknowledged: Usage::ZERO,

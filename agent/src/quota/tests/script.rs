@@ -416,18 +416,11 @@ fn stored(hand: &mut Hand) -> StoredSession {
     let commands = hand.usable(terms());
     let Some(Command::Record(Record::SessionOpened(opening))) = commands.first() else { panic!("{commands:?}") };
     StoredSession {
-        opening: opening.clone(),
         session_ref: Some(crate::units::SessionRef::new("ref-1")),
-        closing: None,
-        settled: false,
-        orphaned: false,
         closed: UsedUnit::new(300_000, 0),
-        closed_throttled: UsedUnit::ZERO,
         reported: Octets::new(300_000),
         next_container: crate::units::LocalSequenceNumber::new(2),
         next_message: crate::units::InvocationSequenceNumber::new(2),
-        pending: Vec::new(),
-        outstanding: None,
         grant: Some(Grant {
             ceiling: Octets::new(1_300_000),
             octets: Octets::new(1_000_000),
@@ -437,8 +430,8 @@ fn stored(hand: &mut Hand) -> StoredSession {
             final_unit: None,
             result: ResultCode::Success,
         }),
-        grace: None,
         checkpoint: Some((UsedUnit::new(400_000, 0), UsedUnit::ZERO)),
+        ..StoredSession::opened(opening.clone())
     }
 }
 

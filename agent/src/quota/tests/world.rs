@@ -8,10 +8,7 @@ use crate::quota::{
     Answer, Container, FinalUnitAction, GateMode, GateSetting, GrantedUnit, Message, MessageKey, Operation, Outcome,
     QuotaManagement, Reading, Record, ResultCode, StoredSession,
 };
-use crate::units::{
-    BootInstant, ChargingId, InvocationSequenceNumber, LocalSequenceNumber, Octets, SessionRef, SubscriberIdentifier,
-    UsedUnit,
-};
+use crate::units::{BootInstant, ChargingId, LocalSequenceNumber, Octets, SessionRef, SubscriberIdentifier, UsedUnit};
 
 /// The kernel's meter and gate.
 #[derive(Default)]
@@ -79,23 +76,7 @@ impl Ledger {
             Record::SessionOpened(opening) => {
                 let id = opening.session;
                 self.subscribers.insert(id, opening.subscriber.clone());
-                let session = StoredSession {
-                    opening,
-                    session_ref: None,
-                    closing: None,
-                    settled: false,
-                    orphaned: false,
-                    closed: UsedUnit::ZERO,
-                    closed_throttled: UsedUnit::ZERO,
-                    reported: Octets::ZERO,
-                    next_container: LocalSequenceNumber::new(1),
-                    next_message: InvocationSequenceNumber::new(0),
-                    pending: Vec::new(),
-                    outstanding: None,
-                    grant: None,
-                    grace: None,
-                    checkpoint: None,
-                };
+                let session = StoredSession::opened(opening);
                 assert!(self.sessions.insert(id, session).is_none(), "a name is used once");
             }
             Record::ContainerClosed { session: id, container } => {
