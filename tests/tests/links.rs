@@ -234,3 +234,51 @@ fn unknown_link_says_what_to_do_and_is_metered_from_its_first_packet() -> Result
     assert_eq!((account.uplink, account.downlink), (300 * 1028, 0), "{account:?}");
     Ok(())
 }
+
+#[test]
+fn a_link_that_vanished_while_nobody_was_there_is_billed_from_its_pinned_meter() -> Result<()> {
+    let mut world = World::online(&two_links())?;
+    let flow = stream(&world, 400_000)?;
+    flow.carries(500_000, SOON)?;
+    world.kill_agent()?;
+    flow.carries(400_000, SOON)?;
+    flow.stop()?;
+    let passed = world.passed(0)?;
+    world.topology.gateway.ip("link del wan0")?;
+    world.topology.prefer(1)?;
+    world.start_agent(&[])?;
+    is_released(&world, 0)?;
+    assert_eq!(world.account(0)?.debited(), passed);
+    world.reaches(1, &["active", "renewing"])?;
+    world.stop_agent()?;
+    is_paid_by(&world, 1, 1)
+}
+
+/// What a power cut leaves: the ledger, and no counters.
+#[test]
+fn a_lost_meter_is_billed_up_to_its_last_record_and_not_guessed() -> Result<()> {
+    let mut world = World::online(&Plot::of(chunked(PLENTY, 8 << 20)))?;
+    let flow = stream(&world, 400_000)?;
+    flow.carries(2_000_000, SOON)?;
+    let recorded = world.passed(0)?;
+    // Two checkpoints later all of that is in the ledger.
+    flow.carries(1_000_000, SOON)?;
+    world.kill_agent()?;
+    flow.stop()?;
+    let passed = world.passed(0)?;
+    std::fs::remove_dir_all(world.workdir.bpf().join("weir"))?;
+    world.start_agent(&[])?;
+    eventually("the session of the lost meter to be released", PATIENCE, || {
+        let account = world.account(0)?;
+        ensure!(account.sessions.iter().any(|session| session["state"] == "released"), "{account:?}");
+        Ok(())
+    })?;
+    let debited = world.account(0)?.debited();
+    assert!((recorded..=passed).contains(&debited), "{recorded} recorded, {debited} debited, {passed} passed");
+    world.reaches(0, &["active"])?;
+    world.stop_agent()?;
+    let (account, new) = (world.account(0)?, world.passed(0)?);
+    account.is_settled()?;
+    assert_eq!(account.debited(), debited + new, "{account:?}");
+    Ok(())
+}
