@@ -100,8 +100,28 @@ fn wait(child: &mut Child, mut tick: impl FnMut(Duration)) -> anyhow::Result<Exi
 }
 
 fn forward(signal: Signal, child: &Child) -> anyhow::Result<()> {
+    // cargo dies of a signal without a word to the program it runs, so that program is told as well, and first.
+    for pid in grandchildren(child).chain([child.id()]) {
+        send(signal, Pid::from_raw(pid.try_into().context("a pid above 2^31")?))?;
+    }
+    Ok(())
+}
+
+/// What a cargo runs at the moment; nothing below any other child, whose business its children are.
+fn grandchildren(child: &Child) -> impl Iterator<Item = u32> {
+    let pid = child.id();
+    let is_cargo = read(format!("/proc/{pid}/comm")).trim() == "cargo";
+    let children = if is_cargo { read(format!("/proc/{pid}/task/{pid}/children")) } else { String::new() };
+    children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>().into_iter()
+}
+
+/// A file of /proc, or nothing once its process is gone.
+fn read(path: String) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+fn send(signal: Signal, pid: Pid) -> anyhow::Result<()> {
     use std::os::unix::process::CommandExt as _;
-    let pid = Pid::from_raw(child.id().try_into().context("a pid above 2^31")?);
     match kill(pid, signal) {
         // A child that sudo has made root: sudo relays a signal only when it comes from outside its own group.
         Err(Errno::EPERM) => {

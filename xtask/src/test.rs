@@ -1,6 +1,12 @@
 //! `cargo xtask test`: every test of the workspace, and proof that nothing is left behind.
 
-use std::{env, ffi::OsString, num::NonZero, thread::available_parallelism};
+use std::{
+    env,
+    ffi::OsString,
+    num::NonZero,
+    thread::{self, available_parallelism},
+    time::Duration,
+};
 
 use anyhow::ensure;
 
@@ -13,6 +19,9 @@ use crate::{
     workspace::Workspace,
 };
 
+/// Tenths of a second that interrupted tests get for cleaning up after themselves.
+const CLEANING_UP: u32 = 150;
+
 /// Builds, then runs the pure tests as the caller and the rest as root. Returns the exit code.
 pub(crate) fn test(workspace: &Workspace, arguments: &[OsString]) -> anyhow::Result<u8> {
     build::build(workspace)?;
@@ -23,6 +32,13 @@ pub(crate) fn test(workspace: &Workspace, arguments: &[OsString]) -> anyhow::Res
         passed &= tiers_1_and_2(workspace, arguments)?;
     }
     if signals::received().is_some() {
+        // cargo is gone; what it ran is still cleaning up after itself.
+        for _ in 0..CLEANING_UP {
+            if leftovers::left_since(&before, workspace)?.is_empty() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
         clean::clean()?;
     }
     let left = leftovers::left_since(&before, workspace)?;

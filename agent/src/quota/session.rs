@@ -32,8 +32,9 @@ const THRESHOLD_TIME: Duration = Duration::from_secs(10);
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// The smallest threshold: one packet.
 const PACKET: Octets = Octets::new(1500);
-/// The largest packet the kernel can hand over in one piece (a super-packet); what is refused below this room was too large for it.
-const LARGEST_PACKET: Octets = Octets::new(65_600);
+/// More than the kernel hands over in one piece: a super-packet of 64 KiB, and the headers of all its segments. What is refused below this
+/// room was too large for it.
+const LARGEST_PACKET: Octets = Octets::new(128 << 10);
 
 /// A credit session and everything known of it.
 #[derive(Clone, Debug)]
