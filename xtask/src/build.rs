@@ -18,6 +18,18 @@ pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<()> {
     binaries(workspace)
 }
 
+/// Builds what is installed on a gateway, and on the machine that serves it.
+pub(crate) fn release(workspace: &Workspace) -> anyhow::Result<()> {
+    let toolchain = setup::setup(workspace)?;
+    object(workspace, &toolchain)?;
+    say("build: the agent and the server, optimised (some minutes)");
+    let mut command = workspace.cargo("build");
+    command.args(["--release", "--package", "agent", "--package", "server-mock"]);
+    run(command)?;
+    say(&format!("build: {} and weir-server beside it", workspace.target.join("release/weir").display()));
+    Ok(())
+}
+
 /// Compiles the two TC programs and puts the object where the agent's build script looks for it.
 ///
 /// Returns the path. The file is only written when its content has changed, so that the agent isn't built again.

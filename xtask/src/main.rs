@@ -39,7 +39,11 @@ enum Verb {
     /// Find a working BPF toolchain, or install one
     Setup,
     /// Build the BPF object, the agent, the server and the demo
-    Build,
+    Build {
+        /// Build `weir` and `weir-server` for a real gateway: small and optimised
+        #[arg(long)]
+        release: bool,
+    },
     /// Build, then play the demo; `run -- --config FILE` meters real links instead
     Run {
         /// Arguments of `weir run`
@@ -83,7 +87,8 @@ fn dispatch(verb: Option<Verb>) -> anyhow::Result<u8> {
     signals::install()?;
     match verb {
         Verb::Setup => setup::setup(&workspace).map(|_| 0),
-        Verb::Build => build::build(&workspace).map(|()| 0),
+        Verb::Build { release: true } => build::release(&workspace).map(|()| 0),
+        Verb::Build { release: false } => build::build(&workspace).map(|()| 0),
         Verb::Run { arguments } => run::run(&workspace, &arguments),
         Verb::Test { arguments } => test::test(&workspace, &arguments),
         Verb::Lint => lint::lint(&workspace),
