@@ -115,6 +115,7 @@ impl Agent {
         let (inbox, mail) = mpsc::unbounded_channel();
         let nf_name = config.device.nf_instance_id;
         let http = Http::new(HttpSettings::from(&config.server))?;
+        let charged = Charged::recall(nf_name, &ledger)?;
         let mut agent = Self {
             boot,
             ledger,
@@ -127,7 +128,7 @@ impl Agent {
             plan: Plan::default(),
             bindings: BTreeMap::new(),
             sims: BTreeMap::new(),
-            charged: Charged::new(nf_name),
+            charged,
             allow: AllowList::default(),
             onboarding: String::from("not begun"),
             enrolment: None,

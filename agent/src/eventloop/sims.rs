@@ -1,6 +1,6 @@
 //! SIMs, their terms, and how each is named on the wire: from the configuration, from onboarding, or recalled from the ledger.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use uuid::Uuid;
@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::Agent;
 use super::station::Sim;
 use crate::config::{self, Config, DEFAULT_CHUNK, DEFAULT_REPORT_INTERVAL, OnboardingMode};
-use crate::ledger::SealRequest;
+use crate::ledger::{Ledger, SealRequest};
 use crate::onboarding::{Binding, Package, Plan};
 use crate::quota::{FailureHandling, OfflineGrace, Terms, WhenUsedUp};
 use crate::reporter::{self, Identity, Interval, SealInput};
@@ -18,39 +18,63 @@ use crate::units::{Octets, RatingGroup, SubscriberIdentifier};
 const BINDINGS: &str = "bindings";
 /// Setting of the ledger that holds the plan.
 const PLAN: &str = "plan";
+/// Setting of the ledger that holds the rating group and APN of every subscriber there ever was a session of.
+const CHARGED: &str = "charged";
 /// What is charged for when nobody says otherwise.
 const DEFAULT_RATING_GROUP: RatingGroup = RatingGroup::new(10);
 /// The access point name when nobody says otherwise.
 const DEFAULT_APN: &str = "internet";
 
-/// How each subscriber's sessions are named on the wire. Entries stay: a past session may still have to be settled.
+/// How each subscriber's sessions are named on the wire. Entries stay, over restarts as well: a past session may still have to be
+/// settled when its SIM is in no slot and no configuration any more.
 #[derive(Debug)]
 pub(super) struct Charged {
     nf_name: Uuid,
-    by_subscriber: HashMap<SubscriberIdentifier, (RatingGroup, String)>,
+    by_subscriber: BTreeMap<String, (u32, String)>,
 }
 
 impl Charged {
-    pub(super) fn new(nf_name: Uuid) -> Self {
-        Self { nf_name, by_subscriber: HashMap::new() }
+    /// Those whom the ledger remembers.
+    pub(super) fn recall(nf_name: Uuid, ledger: &Ledger) -> Result<Self> {
+        let by_subscriber = match ledger.setting(CHARGED)? {
+            Some(text) => serde_json::from_str(&text).context("reading how past sessions are charged")?,
+            None => BTreeMap::new(),
+        };
+        Ok(Self { nf_name, by_subscriber })
     }
 
-    fn remember(&mut self, subscriber: SubscriberIdentifier, rating_group: RatingGroup, apn: String) {
-        self.by_subscriber.insert(subscriber, (rating_group, apn));
+    /// Remembers a subscriber, before a session of it can be opened.
+    fn remember(
+        &mut self,
+        ledger: &mut Ledger,
+        subscriber: &SubscriberIdentifier,
+        rating_group: RatingGroup,
+        apn: String,
+    ) -> Result<()> {
+        let entry = (rating_group.get(), apn);
+        if self.by_subscriber.get(subscriber.as_str()) == Some(&entry) {
+            return Ok(());
+        }
+        self.by_subscriber.insert(subscriber.as_str().to_owned(), entry);
+        let text = serde_json::to_string(&self.by_subscriber).context("writing how sessions are charged")?;
+        ledger.set_setting(CHARGED, &text)
     }
 
     /// The exact bytes of a message.
     pub(super) fn encode(&self, request: &SealRequest) -> Result<Vec<u8>> {
         let subscriber = &request.opening.subscriber;
-        let (rating_group, apn) = self.by_subscriber.get(subscriber).with_context(|| {
-            format!("rating group and APN of {subscriber} are not known (its link is not configured any more)")
-        })?;
+        let known = self.by_subscriber.get(subscriber.as_str()).cloned();
+        let (rating_group, apn) = known.unwrap_or_else(|| {
+            // Better charged to the usual group than an agent that can neither start nor settle.
+            tracing::error!(%subscriber, "rating group and APN are not known: the defaults are reported");
+            (DEFAULT_RATING_GROUP.get(), DEFAULT_APN.to_owned())
+        });
         let identity = Identity {
             nf_name: self.nf_name,
             subscriber: subscriber.clone(),
             session: request.opening.session,
-            rating_group: *rating_group,
-            apn: apn.clone(),
+            rating_group: RatingGroup::new(rating_group),
+            apn,
         };
         let intervals = request.containers.iter().map(|labelled| Interval {
             container: &labelled.container,
@@ -74,7 +98,7 @@ impl Agent {
             OnboardingMode::Static => {
                 for link in self.config.links.clone() {
                     let Some(subscriber) = link.subscriber.clone() else { continue };
-                    self.add_sim(&link.slot, subscriber, None, None);
+                    self.add_sim(&link.slot, subscriber, None, None)?;
                 }
             }
             OnboardingMode::Server => {
@@ -85,7 +109,7 @@ impl Agent {
                     self.bindings =
                         serde_json::from_str(&bindings).context("reading the bindings kept in the ledger")?;
                 }
-                self.apply_bindings();
+                self.apply_bindings()?;
             }
         }
         Ok(())
@@ -97,7 +121,7 @@ impl Agent {
             self.bindings.insert(binding.slot.clone(), binding);
             self.ledger.set_setting(BINDINGS, &serde_json::to_string(&self.bindings).context("writing bindings")?)?;
         }
-        self.apply_bindings();
+        self.apply_bindings()?;
         self.reconcile()
     }
 
@@ -105,15 +129,16 @@ impl Agent {
     pub(super) fn planned(&mut self, plan: Plan) -> Result<()> {
         self.ledger.set_setting(PLAN, &serde_json::to_string(&plan).context("writing the plan")?)?;
         self.plan = plan;
-        self.apply_bindings();
+        self.apply_bindings()?;
         self.reconcile()
     }
 
-    fn apply_bindings(&mut self) {
+    fn apply_bindings(&mut self) -> Result<()> {
         for binding in self.bindings.values().cloned().collect::<Vec<_>>() {
             let first = binding.rating_groups.first().copied();
-            self.add_sim(&binding.slot, binding.subscriber, first, Some(binding.apn));
+            self.add_sim(&binding.slot, binding.subscriber, first, Some(binding.apn))?;
         }
+        Ok(())
     }
 
     /// Notes the SIM of a slot, with the terms that the slot's links and the package make.
@@ -123,13 +148,14 @@ impl Agent {
         subscriber: SubscriberIdentifier,
         rating_group: Option<RatingGroup>,
         apn: Option<String>,
-    ) {
-        let Some(link) = self.config.links.iter().find(|link| link.slot == slot) else { return };
+    ) -> Result<()> {
+        let Some(link) = self.config.links.iter().find(|link| link.slot == slot) else { return Ok(()) };
         let rating_group = link.rating_group.or(rating_group).unwrap_or(DEFAULT_RATING_GROUP);
         let apn = link.apn.clone().or(apn).unwrap_or_else(|| DEFAULT_APN.to_owned());
         let terms = terms(&self.config, Some(link), self.plan.package(&subscriber, rating_group));
-        self.charged.remember(subscriber.clone(), rating_group, apn);
+        self.charged.remember(&mut self.ledger, &subscriber, rating_group, apn)?;
         self.sims.insert(slot.to_owned(), Sim { subscriber, terms });
+        Ok(())
     }
 
     /// Terms for sessions of which only the past is known.
@@ -158,5 +184,62 @@ fn terms(config: &Config, link: Option<&config::Link>, package: Option<&Package>
             .or_else(|| package.map(|p| p.when_used_up))
             .unwrap_or(WhenUsedUp::Block),
         control_reserve: config.agent.control_reserve,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::clock::Label;
+    use crate::quota::{Message, Operation, SessionOpening, Trigger};
+    use crate::units::{BootId, BootInstant, ChargingId, Epoch, Generation, InvocationSequenceNumber, UsedUnit};
+
+    fn release_of(subscriber: &SubscriberIdentifier) -> SealRequest {
+        let epoch = Epoch { boot: BootId::new("boot"), generation: Generation::new(1) };
+        let at = BootInstant::from_nanos(1);
+        SealRequest {
+            opening: SessionOpening {
+                session: ChargingId::new(7),
+                subscriber: subscriber.clone(),
+                epoch,
+                base: UsedUnit::ZERO,
+                base_throttled: UsedUnit::ZERO,
+                opened_at: at,
+            },
+            session_ref: None,
+            message: Message {
+                number: InvocationSequenceNumber::new(1),
+                operation: Operation::Release,
+                requested: None,
+                containers: Vec::new(),
+                trigger: Some(Trigger::Final),
+                reported: Octets::ZERO,
+                sealed_at: at,
+            },
+            containers: Vec::new(),
+            sealed_at: Label { wall: jiff::Timestamp::UNIX_EPOCH, synced: true },
+        }
+    }
+
+    #[test]
+    fn a_session_whose_sim_is_configured_nowhere_any_more_is_still_settled_after_a_restart() {
+        let mut ledger = Ledger::open(Path::new(":memory:"), BootId::new("boot")).expect("a ledger");
+        let gone = SubscriberIdentifier::new("imsi-001010000000001");
+        let mut before = Charged::recall(Uuid::nil(), &ledger).expect("nothing yet");
+        before.remember(&mut ledger, &gone, RatingGroup::new(33), "fleet".to_owned()).expect("remembered");
+
+        let after = Charged::recall(Uuid::nil(), &ledger).expect("recalled");
+        let body = String::from_utf8(after.encode(&release_of(&gone)).expect("encoded")).expect("text");
+        assert!(body.contains("\"ratingGroup\":33") && body.contains("fleet"), "{body}");
+    }
+
+    #[test]
+    fn a_session_of_which_nothing_is_remembered_does_not_keep_the_agent_from_starting() {
+        let ledger = Ledger::open(Path::new(":memory:"), BootId::new("boot")).expect("a ledger");
+        let charged = Charged::recall(Uuid::nil(), &ledger).expect("nothing yet");
+        let body = charged.encode(&release_of(&SubscriberIdentifier::new("imsi-001010000000002"))).expect("encoded");
+        assert!(String::from_utf8(body).expect("text").contains("imsi-001010000000002"));
     }
 }
