@@ -167,8 +167,8 @@ impl Agent {
                 tokio::time::sleep(ATTACH_AGAIN).await;
                 let _ = inbox.send(Message::AttachAgain { station: index });
             });
-            self.begin_onboarding();
-            return Ok(());
+            // The link may have been replaced meanwhile: the new one is not left unmetered until the next try.
+            return self.reconcile();
         }
         if let Ok(Some(reading)) = self.stations[index].read() {
             self.tell(index, Event::Reading(reading))?;
