@@ -16,8 +16,10 @@ impl Agent {
     pub(super) fn tell(&mut self, station: usize, event: Event) -> Result<()> {
         let label = self.stations[station].label().to_owned();
         match &event {
+            // Several a second: only for those who ask.
             Event::Reading(reading) => tracing::trace!(link = label, ?reading, "event"),
-            event => tracing::debug!(link = label, ?event, "event"),
+            Event::Hint => tracing::debug!(link = label, ?event, "event"),
+            event => tracing::info!(link = label, ?event, "event"),
         }
         self.stations[station].quota.handle_event(event, boot_now()?);
         self.carry_out(station)
