@@ -221,6 +221,7 @@ impl Quota {
             self.meter = Some(epoch);
             self.gate = None;
             self.reserve = None;
+            self.resting = None;
         }
         self.take_reading(reading, now);
     }
@@ -309,26 +310,37 @@ impl Quota {
         }
     }
 
-    /// A session that was returned because the link idled: the next one waits for traffic.
+    /// A session that was returned because the link idled: the next one of that SIM and meter waits for traffic.
     fn rest_if_idle(&mut self, index: usize) {
-        self.resting = self.sessions[index].idled_out().or(self.resting);
+        let ended = &self.sessions[index];
+        let same_sim = self.usable.as_ref().is_some_and(|usable| usable.subscriber == ended.opening.subscriber);
+        if same_sim && self.meter.as_ref() == Some(&ended.opening.epoch) {
+            self.resting = ended.idled_out().or(self.resting);
+        }
     }
 
     fn open_if_due(&mut self, now: BootInstant) {
         if self.reopen_at.is_some_and(|at| now >= at) {
             self.reopen_at = None;
         }
+        // Without a meter there is nothing to grant units to.
+        let (Some(usable), Some(epoch), Some((reading, _))) = (self.usable.clone(), self.meter.clone(), self.reading)
+        else {
+            return;
+        };
         // What an orphan has to report is not yet debited: a grant before that could be octets that are used already.
-        let waits = |session: &Session| session.is_live() || session.is_orphan() || session.idled_out().is_some();
+        let unfinished = |session: &Session| session.is_orphan() || session.idled_out().is_some();
+        let waits = |session: &Session| {
+            session.is_live() || session.opening.subscriber == usable.subscriber && unfinished(session)
+        };
         let busy = self.sessions.iter().any(waits);
         if busy || self.settling || self.held || self.resting.is_some() || self.reopen_at.is_some() {
             return;
         }
-        let (Some(usable), Some((reading, _))) = (self.usable.clone(), self.reading) else { return };
         let opening = SessionOpening {
             session: self.new_name(),
             subscriber: usable.subscriber,
-            epoch: usable.epoch,
+            epoch,
             base: reading.passed,
             base_throttled: reading.throttled,
             opened_at: now,

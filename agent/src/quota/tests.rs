@@ -1,6 +1,7 @@
 //! The core under test: scripts that pin exact commands, and a seeded walk against a model of everything around it.
 
 mod hand;
+mod odd;
 mod script;
 mod walk;
 mod world;
