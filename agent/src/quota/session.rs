@@ -396,13 +396,22 @@ impl Session {
 
     fn apply(&mut self, grant: Grant, now: BootInstant) {
         self.grace = None;
-        let granted_nothing = grant.octets.is_zero() || grant.result != ResultCode::Success;
-        if granted_nothing && self.exhausted.is_none() {
-            self.exhausted = Some(Exhausted::new(grant.ceiling, true, now));
+        if grant.octets.is_zero() || grant.result != ResultCode::Success {
+            match &mut self.exhausted {
+                // What was left of the last units is taken back: from here on, whatever is granted is more.
+                Some(exhausted) => exhausted.ceiling = exhausted.ceiling.min(grant.ceiling),
+                None => self.exhausted = Some(Exhausted::new(grant.ceiling, true, now)),
+            }
         }
-        // A grant that leaves nothing above the threshold would be asked for again at once, round after round.
-        let leaves_room = grant.ceiling.saturating_sub(self.used().total()) > grant.threshold;
+        // A grant that leaves nothing above the threshold, or is smaller than the packet that waits, would be asked for again at
+        // once, round after round.
+        let too_small = self.refused_lately && grant.octets < LARGEST_PACKET;
+        let leaves_room = grant.ceiling.saturating_sub(self.used().total()) > grant.threshold && !too_small;
         self.ask_not_before = if leaves_room { now } else { now.plus(ASK_AGAIN) };
+        if self.grant.as_ref().is_none_or(|before| grant.ceiling > before.ceiling) {
+            // It was refused under the ceiling before.
+            self.refused_lately = false;
+        }
         let validity = grant.valid_until.map_or(Duration::ZERO, |until| until.since(now));
         self.renew_not_before = now.plus(validity / 2);
         self.grant = Some(grant);
@@ -446,8 +455,8 @@ impl Exhausted {
     /// The next poll, a jittered and doubling span away.
     fn polled(&mut self, now: BootInstant, jitter: &mut Jitter) {
         self.told = true;
-        let bound = (POLL_FIRST * 2_u32.pow(self.polls.min(4))).min(POLL_LAST);
-        self.poll_at = now.plus(jitter.between(bound.max(POLL_FIRST) / 2, bound).max(POLL_FIRST));
+        let bound = (POLL_FIRST * 2_u32.pow(self.polls.min(4) + 1)).min(POLL_LAST);
+        self.poll_at = now.plus(jitter.between(bound / 2, bound));
         self.polls = self.polls.saturating_add(1);
     }
 }

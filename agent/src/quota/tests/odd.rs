@@ -1,10 +1,12 @@
-//! Scripts for what happens seldom: a SIM or a meter that changes at the wrong moment.
+//! Scripts for what happens seldom: units taken back, packets larger than a grant, a SIM or a meter that changes at the wrong moment.
 
 use std::time::Duration;
 
-use super::hand::{Hand, acknowledged, answered, epoch, granted, kinds, passed, sealed, sim, terms};
-use crate::quota::{Command, Event, GrantedUnit, Operation, Reading, Record, SessionOpening, State, Usable};
-use crate::units::UsedUnit;
+use super::hand::{
+    Hand, acknowledged, answered, epoch, gate, granted, kinds, last, nothing, passed, sealed, sealed_maybe, sim, terms,
+};
+use crate::quota::{Command, Event, GrantedUnit, Operation, Reading, Record, SessionOpening, State, Trigger, Usable};
+use crate::units::{Octets, UsedUnit};
 
 fn refused(octets: u64, passed_octets: u64) -> Reading {
     Reading { refused: UsedUnit::new(octets, 0), ..passed(passed_octets) }
@@ -34,6 +36,49 @@ fn idled_out(refused_octets: u64) -> Hand {
     hand.read(refused(refused_octets, 5_000));
     assert_eq!(sealed(&hand.wait(21_000)).operation, Operation::Release);
     hand
+}
+
+#[test]
+fn a_top_up_smaller_than_what_was_taken_back_opens_the_gate() {
+    let mut hand = Hand::new();
+    hand.usable(terms());
+    hand.answer(answered(last(500_000)));
+    // 40,000 octets are left, and a packet that is larger than that.
+    let commands = hand.read(refused(64_000, 460_000));
+    assert_eq!(sealed(&commands).trigger, Some(Trigger::QuotaExhausted));
+    let commands = hand.answer(answered(nothing()));
+    assert_eq!(gate(&commands).map(|gate| gate.ceiling), Some(Octets::new(460_000)), "the rest is taken back");
+    hand.wait(6_000);
+    hand.tell(Event::Reauthorise);
+    let commands = hand.answer(answered(last(30_000)));
+    assert_eq!(gate(&commands).map(|gate| gate.ceiling), Some(Octets::new(490_000)));
+    assert_eq!(hand.state(), State::Final);
+}
+
+#[test]
+fn what_was_refused_under_the_old_ceiling_does_not_use_up_the_new_one() {
+    let mut hand = Hand::active();
+    hand.read(refused(9_000, 1_000_000));
+    assert!(sealed_maybe(&hand.answer(answered(last(60_000)))).is_none(), "60,000 octets are there to be used");
+    assert_eq!(hand.state(), State::Final);
+    hand.read(refused(73_000, 1_000_000));
+    assert_eq!(hand.state(), State::Exhausted, "a packet that does not fit under the new one does");
+}
+
+#[test]
+fn a_grant_smaller_than_the_packet_that_waits_is_asked_for_again_once_a_second_at_most() {
+    let mut hand = Hand::new();
+    hand.usable(terms());
+    hand.answer(answered(granted(50_000)));
+    let mut asked = 0;
+    for round in 1..=100_u64 {
+        let commands = [hand.read(refused(round * 64_000, 0)), hand.wait(50)].concat();
+        if sealed_maybe(&commands).is_some() {
+            asked += 1;
+            hand.answer(answered(granted(50_000)));
+        }
+    }
+    assert!((2..=6).contains(&asked), "{asked} times in five seconds");
 }
 
 #[test]
