@@ -121,7 +121,7 @@ impl Quota {
                 self.resting = None;
                 self.reserve = None;
                 self.meter = None;
-                self.each(Session::freeze);
+                self.each(|session, out| session.freeze(now, out));
             }
             Event::Reading(reading) => self.take_reading(reading, now),
             Event::Hint => self.queue.push_back(Command::Read),
@@ -214,7 +214,7 @@ impl Quota {
         self.control_reserve = control_reserve;
         let mut out = Vec::new();
         for session in self.sessions.iter_mut().filter(|session| session.opening.epoch != epoch) {
-            session.freeze(&mut out);
+            session.freeze(now, &mut out);
         }
         self.queue.extend(out);
         if self.meter.as_ref() != Some(&epoch) {
@@ -250,7 +250,7 @@ impl Quota {
         let mut out = Vec::new();
         for session in self.sessions.iter_mut().filter(|session| session.is_live()) {
             if !session.read(&reading, now) {
-                session.freeze(&mut out);
+                session.freeze(now, &mut out);
             }
         }
         self.queue.extend(out);

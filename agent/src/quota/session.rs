@@ -263,10 +263,11 @@ impl Session {
         true
     }
 
-    /// No further reading belongs to this session: its epoch is over.
-    pub(super) fn freeze(&mut self, out: &mut Vec<Command>) {
+    /// No further reading belongs to this session: its epoch is over. What was read last is recorded with that.
+    pub(super) fn freeze(&mut self, now: BootInstant, out: &mut Vec<Command>) {
         if self.live {
             self.begin_closing(Trigger::AbnormalRelease, None, out);
+            self.close_interval(Trigger::AbnormalRelease, now, out);
             self.end_readings(out);
         }
     }

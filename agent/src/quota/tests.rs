@@ -3,5 +3,6 @@
 mod hand;
 mod odd;
 mod script;
+mod server;
 mod walk;
 mod world;

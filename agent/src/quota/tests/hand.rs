@@ -124,7 +124,10 @@ impl Hand {
     pub(super) fn wait(&mut self, millis: u64) -> Vec<Command> {
         let end = self.now.plus(Duration::from_millis(millis));
         let mut all = Vec::new();
+        let mut rounds = 0;
         while let Some(due) = self.quota.poll_timeout().filter(|due| *due <= end) {
+            rounds = if due > self.now { 0 } else { rounds + 1 };
+            assert!(rounds < 10, "a timer that stays due: {:?}", self.quota);
             self.now = due.max(self.now);
             self.quota.handle_timeout(self.now);
             all.extend(self.drain());

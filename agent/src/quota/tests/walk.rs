@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use super::hand::{at, sim, terms};
-use super::world::{Kernel, Ledger, Server, the_epoch};
+use super::hand::{at, epoch, sim, terms};
+use super::server::Server;
+use super::world::{Kernel, Ledger};
 use crate::quota::jitter::Jitter;
 use crate::quota::{
     Command, Event, FailureHandling, MessageKey, OfflineGrace, Outcome, Quota, Record, Terms, Usable, WhenUsedUp,
@@ -15,6 +16,9 @@ const SEEDS: u64 = 2_000;
 const STEPS: u64 = 300;
 /// Settling has to be done within this span of quiet, virtual time.
 const SETTLES_WITHIN: Duration = Duration::from_hours(2);
+
+/// A link that was stopped by whatever it was carries traffic again within this span, once there are units and a network.
+const COMES_BACK_WITHIN: Duration = Duration::from_mins(7);
 
 struct Attempt {
     key: MessageKey,
@@ -34,6 +38,9 @@ struct World {
     life: u32,
     sim: u32,
     in_use: bool,
+    /// Which meter the link has.
+    generation: u32,
+    handling: FailureHandling,
     /// A network and an agent that do what they should.
     quiet: bool,
 }
@@ -43,7 +50,7 @@ struct Crash;
 
 impl World {
     fn new(seed: u64) -> Self {
-        let mut server = Server::default();
+        let mut server = Server::new(seed);
         server.buy(sim(1), 3_000_000);
         server.buy(sim(2), 500_000);
         Self {
@@ -57,6 +64,12 @@ impl World {
             life: 0,
             sim: 1,
             in_use: true,
+            generation: 1,
+            handling: match seed % 3 {
+                0 => FailureHandling::Continue,
+                1 => FailureHandling::Terminate,
+                _ => FailureHandling::RetryAndTerminate,
+            },
             quiet: false,
         }
     }
@@ -65,8 +78,8 @@ impl World {
         let throttled = self.sim == 2;
         Terms {
             chunk: Octets::new(200_000),
-            failure_handling: FailureHandling::RetryAndTerminate,
-            offline_grace: OfflineGrace { octets: Octets::ZERO, duration: Duration::ZERO },
+            failure_handling: self.handling,
+            offline_grace: OfflineGrace { octets: Octets::new(20_000), duration: Duration::from_secs(90) },
             when_used_up: if throttled {
                 WhenUsedUp::Throttle(OctetRate::per_second(1_000))
             } else {
@@ -83,7 +96,7 @@ impl World {
     fn usable(&self) -> Event {
         Event::Usable(Usable {
             subscriber: sim(self.sim),
-            epoch: the_epoch(),
+            epoch: epoch(self.generation),
             terms: self.terms(),
             reading: self.kernel.reading,
         })
@@ -119,7 +132,11 @@ impl World {
                 Some(Command::Send { key, attempt, .. }) => {
                     self.under_way.push(Attempt { key, attempt, life: self.life });
                 }
-                Some(Command::SetGate(gate)) => self.kernel.set(gate),
+                Some(Command::SetGate(gate)) => {
+                    let recorded = self.ledger.highest_ceiling(&epoch(self.generation));
+                    assert!(gate.ceiling <= recorded, "a gate beyond what is recorded: {gate:?}");
+                    self.kernel.set(gate);
+                }
                 Some(Command::Read) => self.quota.handle_event(Event::Reading(self.kernel.reading), self.now),
             }
         }
@@ -134,12 +151,12 @@ impl World {
     fn restart(&mut self) {
         self.life += 1;
         self.now = self.now.plus(Duration::from_millis(self.chance.next() % 3_000));
-        let meter = (the_epoch(), self.kernel.reading);
+        let meter = (epoch(self.generation), self.kernel.reading);
         let seed = self.chance.next();
         self.quota = Quota::restore(self.ledger.restore(), &self.terms(), Some(&meter), seed, self.now);
         self.offer_traffic();
         let control_reserve = self.terms().control_reserve;
-        self.tell(Event::Metered { epoch: the_epoch(), reading: self.kernel.reading, control_reserve });
+        self.tell(Event::Metered { epoch: epoch(self.generation), reading: self.kernel.reading, control_reserve });
         let event = if self.in_use { self.usable() } else { Event::Gone };
         self.tell(event);
     }
@@ -200,44 +217,108 @@ impl World {
         }
     }
 
+    /// Delivers what is under way and what the answers call for: that has an end, or it is a storm.
+    fn deliver_all(&mut self) {
+        for count in 0.. {
+            if self.under_way.is_empty() {
+                return;
+            }
+            assert!(count < 500, "a storm of messages at one instant: {:?}", self.quota);
+            self.deliver();
+        }
+    }
+
     fn step(&mut self) {
         match self.chance.next() % 20 {
             0..=5 => self.offer_traffic(),
             6..=10 => self.pass_time(),
             11..=15 => self.deliver(),
             16 => self.tell(Event::Hint),
-            17 => match self.chance.next() % 6 {
-                0 => {
-                    let who = sim(self.sim);
-                    self.server.buy(who, 100_000);
-                    self.tell(Event::Reauthorise);
-                }
-                1 => self.restart(),
-                _ => self.tell(Event::RouteUp),
-            },
-            18 => match self.chance.next() % 8 {
-                0 => {
-                    self.sim = 3 - self.sim;
-                    let event = self.usable();
-                    if self.in_use {
-                        self.tell(event);
-                    }
-                }
-                1 => {
-                    self.in_use = !self.in_use;
-                    let event = if self.in_use { self.usable() } else { Event::Gone };
-                    self.tell(event);
-                }
-                2 => self.server.lose_sessions(),
-                _ => {}
-            },
+            17 => self.step_of_the_agent(),
+            18 => self.step_of_the_link(),
             _ => {
                 self.offer_traffic();
                 self.tell(Event::Hint);
             }
         }
+        self.ledger.check_against(&self.kernel.reading, &epoch(self.generation));
+        // On a grace, and on units granted anew for a session that was lost, more is used than was bought.
+        let exact = !self.server.forgetful && self.handling != FailureHandling::Continue;
         for (who, account) in &self.server.accounts {
-            assert!(self.server.forgetful || account.debited <= account.bought, "{who} is overdrawn: {account:?}");
+            assert!(!exact || account.debited <= account.bought, "{who} is overdrawn: {account:?}");
+        }
+    }
+
+    fn step_of_the_agent(&mut self) {
+        match self.chance.next() % 12 {
+            0 => {
+                self.top_up(100_000);
+            }
+            1 => self.restart(),
+            2 => {
+                self.tell(Event::Pause);
+                self.restart();
+            }
+            3 => self.tell(Event::Abort),
+            4 | 5 => self.tell(Event::Reauthorise),
+            _ => self.tell(Event::RouteUp),
+        }
+    }
+
+    fn step_of_the_link(&mut self) {
+        match self.chance.next() % 12 {
+            0 | 1 => {
+                self.sim = 3 - self.sim;
+                let event = self.usable();
+                if self.in_use {
+                    self.tell(event);
+                }
+            }
+            2 | 3 => {
+                self.in_use = !self.in_use;
+                let event = if self.in_use { self.usable() } else { Event::Gone };
+                self.tell(event);
+            }
+            4 => self.server.lose_sessions(),
+            5 => self.replace_meter(),
+            _ => {}
+        }
+    }
+
+    /// As the loop does it: what the old meter says last, then the new one. What was not committed of a meter that is no more cannot be
+    /// known, so nothing crashes here.
+    fn replace_meter(&mut self) {
+        let crashes = !std::mem::replace(&mut self.quiet, true);
+        self.tell(Event::Reading(self.kernel.reading));
+        self.generation += 1;
+        self.kernel.replace();
+        let control_reserve = self.terms().control_reserve;
+        self.tell(Event::Metered { epoch: epoch(self.generation), reading: self.kernel.reading, control_reserve });
+        self.quiet = !crashes;
+    }
+
+    fn top_up(&mut self, octets: u64) {
+        self.server.buy(sim(self.sim), octets);
+        self.tell(Event::Reauthorise);
+    }
+
+    /// Whatever has happened: with a network that works and units to be had, the link carries traffic again before long.
+    fn comes_back(&mut self) {
+        self.quiet = true;
+        self.in_use = true;
+        let event = self.usable();
+        self.tell(event);
+        self.tell(Event::RouteUp);
+        self.top_up(50_000_000);
+        let (before, deadline) = (self.kernel.passed(), self.now.plus(COMES_BACK_WITHIN));
+        while self.kernel.passed() == before {
+            assert!(self.now < deadline, "nothing passes: {:?} {:?}", self.quota, self.server.accounts);
+            self.deliver_all();
+            self.kernel.offer(1_400, true, self.now);
+            let soon = self.now.plus(Duration::from_millis(100));
+            self.now = self.quota.poll_timeout().unwrap_or(soon).clamp(self.now, soon);
+            self.quota.handle_timeout(self.now);
+            self.carry_out();
         }
     }
 
@@ -248,9 +329,7 @@ impl World {
         self.tell(Event::Settle);
         while !self.quota.is_settled() {
             assert!(self.now < deadline, "not settled in {SETTLES_WITHIN:?}: {:?}", self.quota);
-            while !self.under_way.is_empty() {
-                self.deliver();
-            }
+            self.deliver_all();
             if let Some(due) = self.quota.poll_timeout() {
                 self.now = due.max(self.now);
                 self.quota.handle_timeout(self.now);
@@ -259,8 +338,8 @@ impl World {
                 assert!(self.quota.is_settled(), "nothing is due, and nothing is settled: {:?}", self.quota);
             }
         }
-        let passed = self.kernel.reading.passed.total().get();
-        let throttled = self.kernel.reading.throttled.total().get();
+        let passed = self.kernel.passed();
+        let throttled = self.kernel.throttled();
         let debited: u64 = self.server.accounts.values().map(|account| account.debited).sum();
         let offline: u64 = self.server.accounts.values().map(|account| account.offline).sum();
         assert_eq!(debited, passed, "every octet that passed is debited once");
@@ -275,6 +354,9 @@ fn walk(seed: u64) {
     world.tell(first);
     for _ in 0..STEPS {
         world.step();
+    }
+    if seed.is_multiple_of(2) {
+        world.comes_back();
     }
     world.settle();
 }

@@ -1,25 +1,40 @@
-//! A model of everything around the core: the kernel's gate, the ledger, a charging server that does its work once, and a network that does not.
+//! A model of what the agent has on its own machine: the kernel's meter and gate, and the ledger with the constraints of the real one.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::collections::BTreeMap;
 
-use super::hand::epoch;
 use crate::quota::{
-    Answer, Container, FinalUnitAction, GateMode, GateSetting, GrantedUnit, Message, MessageKey, Operation, Outcome,
-    QuotaManagement, Reading, Record, ResultCode, StoredSession,
+    Container, GateMode, GateSetting, Message, MessageKey, QuotaManagement, Reading, Record, SessionOpening,
+    StoredSession,
 };
-use crate::units::{BootInstant, ChargingId, LocalSequenceNumber, Octets, SessionRef, SubscriberIdentifier, UsedUnit};
+use crate::units::{BootInstant, ChargingId, Epoch, LocalSequenceNumber, Octets, SubscriberIdentifier, UsedUnit};
 
 /// The kernel's meter and gate.
 #[derive(Default)]
 pub(super) struct Kernel {
     pub(super) reading: Reading,
     gate: Option<GateSetting>,
+    /// Of the meters before this one: quota octets, throttled octets.
+    past: (u64, u64),
 }
 
 impl Kernel {
     pub(super) fn set(&mut self, gate: GateSetting) {
         self.gate = Some(gate);
+    }
+
+    /// A new meter, with a shut gate, takes the place of the one before.
+    pub(super) fn replace(&mut self) {
+        *self = Self { past: (self.passed(), self.throttled()), ..Self::default() };
+    }
+
+    /// Quota octets of all meters.
+    pub(super) fn passed(&self) -> u64 {
+        self.past.0 + self.reading.passed.total().get()
+    }
+
+    /// Throttled octets of all meters.
+    pub(super) fn throttled(&self) -> u64 {
+        self.past.1 + self.reading.throttled.total().get()
     }
 
     /// A packet of `octets` arrives.
@@ -46,6 +61,8 @@ pub(super) struct Ledger {
     containers: BTreeMap<(ChargingId, LocalSequenceNumber), Container>,
     sealed: BTreeMap<MessageKey, Message>,
     subscribers: BTreeMap<ChargingId, SubscriberIdentifier>,
+    /// Where the last session of the epoch ended: `passed`, `throttled`.
+    ended: Option<(Epoch, UsedUnit, UsedUnit)>,
 }
 
 impl Ledger {
@@ -60,11 +77,43 @@ impl Ledger {
     }
 
     /// The sealed message, its containers, and who pays; also of a session that is closed: an old attempt may still be under way.
-    fn message(&self, key: MessageKey) -> (Message, Vec<Container>, SubscriberIdentifier) {
+    pub(super) fn message(&self, key: MessageKey) -> (Message, Vec<Container>, SubscriberIdentifier) {
         let message = self.sealed.get(&key).expect("only what is sealed is sent").clone();
         let containers =
             message.containers.iter().map(|number| self.containers[&(key.session, *number)].clone()).collect();
         (message, containers, self.subscribers[&key.session].clone())
+    }
+
+    /// Epoch octets up to which the gate may be open: what the ledger holds of the session that the meter counts for.
+    pub(super) fn highest_ceiling(&self, epoch: &Epoch) -> Octets {
+        let of = |session: &StoredSession| {
+            let grant = session.grant.as_ref().map_or(Octets::ZERO, |grant| grant.ceiling);
+            let grace = session.grace.map_or(Octets::ZERO, |(ceiling, _)| ceiling);
+            session.opening.base.total().saturating_add(grant.max(grace))
+        };
+        let counted = |session: &&StoredSession| session.opening.epoch == *epoch && session.closing.is_none();
+        self.sessions.values().filter(counted).map(of).max().unwrap_or_default()
+    }
+
+    /// Sealed and open intervals join: nothing is in a container that the meter has not counted.
+    pub(super) fn check_against(&self, reading: &Reading, epoch: &Epoch) {
+        for session in self.sessions.values().filter(|session| session.opening.epoch == *epoch) {
+            let opening = &session.opening;
+            let closed = opening.base.saturating_add(session.closed);
+            let closed_throttled = opening.base_throttled.saturating_add(session.closed_throttled);
+            assert!(reading.passed.since(closed).is_some(), "more in containers than passed: {session:?}");
+            assert!(reading.throttled.since(closed_throttled).is_some(), "more than was throttled: {session:?}");
+        }
+    }
+
+    fn check_opening(&self, opening: &SessionOpening) {
+        let same_epoch = |session: &&StoredSession| session.opening.epoch == opening.epoch;
+        assert!(self.sessions.values().filter(same_epoch).all(|session| session.settled), "one session a meter");
+        if let Some((epoch, passed, throttled)) = &self.ended
+            && *epoch == opening.epoch
+        {
+            assert_eq!((&opening.base, &opening.base_throttled), (passed, throttled), "sessions join");
+        }
     }
 
     fn session(&mut self, id: ChargingId) -> &mut StoredSession {
@@ -75,6 +124,7 @@ impl Ledger {
         match record {
             Record::SessionOpened(opening) => {
                 let id = opening.session;
+                self.check_opening(&opening);
                 self.subscribers.insert(id, opening.subscriber.clone());
                 let session = StoredSession::opened(opening);
                 assert!(self.sessions.insert(id, session).is_none(), "a name is used once");
@@ -135,7 +185,13 @@ impl Ledger {
             }
             Record::GraceOpened { session, ceiling, until } => self.session(session).grace = Some((ceiling, until)),
             Record::SessionClosing { session, trigger } => self.session(session).closing = Some(trigger),
-            Record::SessionSettled { session } => self.session(session).settled = true,
+            Record::SessionSettled { session: id } => {
+                let session = self.session(id);
+                session.settled = true;
+                let passed = session.opening.base.saturating_add(session.closed);
+                let throttled = session.opening.base_throttled.saturating_add(session.closed_throttled);
+                self.ended = Some((session.opening.epoch.clone(), passed, throttled));
+            }
             Record::SessionClosed { session } => {
                 let gone = self.sessions.remove(&session).expect("an open session is closed");
                 assert!(gone.pending.is_empty() && gone.outstanding.is_none(), "nothing unacknowledged is let go");
@@ -145,103 +201,4 @@ impl Ledger {
             }
         }
     }
-}
-
-/// What was bought for one SIM, and what became of it.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Account {
-    pub(super) bought: u64,
-    pub(super) debited: u64,
-    pub(super) offline: u64,
-}
-
-/// The charging server: first answers are kept, containers are booked once.
-#[derive(Default)]
-pub(super) struct Server {
-    pub(super) accounts: BTreeMap<SubscriberIdentifier, Account>,
-    answers: BTreeMap<MessageKey, Outcome>,
-    booked: BTreeSet<(ChargingId, LocalSequenceNumber)>,
-    /// Having lost a session, it may grant again what that session has used and not yet told.
-    pub(super) forgetful: bool,
-    /// Open sessions and what each holds.
-    held: BTreeMap<ChargingId, (SubscriberIdentifier, u64)>,
-}
-
-impl Server {
-    pub(super) fn buy(&mut self, subscriber: SubscriberIdentifier, octets: u64) {
-        self.accounts.entry(subscriber).or_default().bought += octets;
-    }
-
-    /// Forgets its sessions, but not what it has booked.
-    pub(super) fn lose_sessions(&mut self) {
-        self.held.clear();
-        self.forgetful = true;
-    }
-
-    pub(super) fn take(&mut self, key: MessageKey, ledger: &Ledger) -> Outcome {
-        if let Some(first) = self.answers.get(&key) {
-            return first.clone();
-        }
-        let (message, containers, subscriber) = ledger.message(key);
-        let known = self.held.contains_key(&key.session);
-        if !known && matches!(message.operation, Operation::Update | Operation::Release) {
-            return Outcome::ContextNotFound;
-        }
-        for container in containers {
-            self.book(key.session, &subscriber, &container);
-        }
-        let answer = Answer {
-            session_ref: (message.operation == Operation::Create).then(|| SessionRef::new(key.session.to_string())),
-            granted: match message.operation {
-                Operation::Create | Operation::Update => {
-                    message.requested.map(|asked| self.grant(key.session, &subscriber, asked))
-                }
-                Operation::Release | Operation::Event => None,
-            },
-            failure_handling: None,
-        };
-        if message.operation == Operation::Release {
-            self.held.remove(&key.session);
-        }
-        let outcome = Outcome::Answered(answer);
-        self.answers.insert(key, outcome.clone());
-        outcome
-    }
-
-    fn book(&mut self, session: ChargingId, subscriber: &SubscriberIdentifier, container: &Container) {
-        if !self.booked.insert((session, container.number)) {
-            return;
-        }
-        let octets = container.used.total().get();
-        let account = self.accounts.entry(subscriber.clone()).or_default();
-        match container.quota_management {
-            QuotaManagement::Online => account.debited += octets,
-            QuotaManagement::Offline => account.offline += octets,
-        }
-        if let (QuotaManagement::Online, Some((_, held))) = (container.quota_management, self.held.get_mut(&session)) {
-            *held = held.saturating_sub(octets);
-        }
-    }
-
-    fn grant(&mut self, session: ChargingId, subscriber: &SubscriberIdentifier, asked: Octets) -> GrantedUnit {
-        let others: u64 =
-            self.held.iter().filter(|(id, (who, _))| **id != session && who == subscriber).map(|(_, (_, n))| n).sum();
-        let account = self.accounts.entry(subscriber.clone()).or_default();
-        let left = account.bought.saturating_sub(account.debited).saturating_sub(others);
-        let octets = asked.get().min(left);
-        self.held.insert(session, (subscriber.clone(), octets));
-        GrantedUnit {
-            result: if octets == 0 { ResultCode::QuotaLimitReached } else { ResultCode::Success },
-            octets: Octets::new(octets),
-            volume_quota_threshold: None,
-            validity_time: (octets > 0).then_some(Duration::from_mins(5)),
-            quota_holding_time: octets.is_multiple_of(3).then_some(Duration::from_mins(2)),
-            final_unit: (octets == left).then_some(FinalUnitAction::Terminate),
-        }
-    }
-}
-
-/// The meter's epoch in this world: it lives as long as the world.
-pub(super) fn the_epoch() -> crate::units::Epoch {
-    epoch(1)
 }
