@@ -78,3 +78,37 @@ fn is_synced() -> bool {
     };
     status & libc::STA_UNSYNC == 0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the kernel says of the time since boot; in hundredths of a second, rounded down.
+    fn uptime() -> BootInstant {
+        let text = std::fs::read_to_string("/proc/uptime").unwrap();
+        let (seconds, hundredths) = text.split(' ').next().unwrap().split_once('.').unwrap();
+        let hundredths: u64 = format!("{seconds}{hundredths}").parse().unwrap();
+        BootInstant::from_nanos(hundredths * 10_000_000)
+    }
+
+    #[test]
+    fn now_is_counted_from_boot_and_not_by_the_wall() {
+        let before = uptime();
+        let (now, moment) = (boot_now().unwrap(), Moment::now().unwrap().boot);
+        let after = uptime().plus(Duration::from_millis(10));
+        assert!(before <= now && now <= moment && moment <= after, "{before:?} {now:?} {moment:?} {after:?}");
+    }
+
+    #[test]
+    fn a_label_is_told_by_the_wall_clock_of_its_moment() {
+        let boot = BootInstant::from_nanos(100_000_000_000);
+        let at =
+            |wall: i64| Moment { boot, label: Label { wall: Timestamp::from_second(wall).unwrap(), synced: true } };
+        let earlier = BootInstant::from_nanos(97_000_000_000);
+        for wall in [0, 1_700_000_000] {
+            let moment = at(wall);
+            assert_eq!(moment.label(earlier).wall.as_second(), wall - 3);
+            assert_eq!(moment.label(boot.plus(Duration::from_secs(5))).wall.as_second(), wall + 5);
+        }
+    }
+}
