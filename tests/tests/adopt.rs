@@ -4,7 +4,10 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
-    os::fd::{AsRawFd, FromRawFd as _, OwnedFd},
+    os::{
+        fd::{AsRawFd, FromRawFd as _, OwnedFd},
+        unix::fs::FileExt as _,
+    },
     path::{Path, PathBuf},
     thread,
 };
@@ -270,6 +273,42 @@ fn the_gate_is_what_was_written_and_its_hints_name_the_write() {
         assert_eq!((hint.kind, hint.generation), (HINT_REFUSAL, 2));
         assert_eq!(hints.take(), None);
     });
+}
+
+#[test]
+fn a_gate_that_the_kernel_does_not_hold_is_an_error() {
+    alone(|root| {
+        let _tun = Tun::new();
+        let spec = spec(root.join("bpf/weir"));
+        load_and_pin(&spec).unwrap();
+        let mut datapath = Datapath::open(&spec.pin_root, LINK).unwrap();
+        let before = Gate { ceiling: 0x7765_6972_0000_0001, ..OPEN };
+        let generation = datapath.set_gate(&before).unwrap();
+        hide(before.ceiling);
+        let error = datapath.set_gate(&Gate { ceiling: 1, ..OPEN }).unwrap_err().to_string();
+        assert!(error.contains("but the kernel holds"), "{error}");
+        assert_eq!(datapath.gate().unwrap(), Gate { generation, ..before });
+    });
+}
+
+/// Puts memory of our own over the mapped gate with this ceiling: from now on no store reaches the kernel.
+fn hide(ceiling: u64) {
+    let memory = File::open("/proc/self/mem").unwrap();
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let starts = maps.lines().filter(|line| line.contains("bpf-map") && line.contains("rw-s"));
+    let starts = starts.map(|line| u64::from_str_radix(line.split_once('-').unwrap().0, 16).unwrap());
+    // Other tests map gates too, and let them go: read through the file, a mapping that is gone is an error.
+    let holds = |start: &u64| {
+        let mut first = [0; 8];
+        memory.read_exact_at(&mut first, *start).is_ok() && u64::from_ne_bytes(first) == ceiling
+    };
+    let ours: Vec<u64> = starts.filter(holds).collect();
+    assert_eq!(ours.len(), 1, "{maps}");
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: the page is the gate that only the caller's datapath knows, and stays mapped for as long as that lives.
+    let hidden = unsafe { libc::mmap(ours[0] as *mut libc::c_void, size_of::<Gate>(), access, flags, -1, 0) };
+    assert_ne!(hidden, libc::MAP_FAILED, "{}", io::Error::last_os_error());
 }
 
 #[test]
