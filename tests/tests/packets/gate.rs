@@ -63,8 +63,8 @@ fn the_ceiling_is_reached_to_the_octet_and_not_passed_by_one() {
 
 #[test]
 fn two_cpus_together_fill_the_ceiling_and_never_pass_it() {
-    const TRIALS: u32 = 1500;
-    const TIMES: u64 = 3_000;
+    const TRIALS: u32 = 5000;
+    const TIMES: u64 = 1_000;
     // Half of what is sent fits, so that both are at it when the ceiling is reached; the last packet does not fit evenly.
     let ceiling = TIMES * 128 + 77;
     let mut bench = Bench::with_gate(Gate { ceiling, ..OPEN });
