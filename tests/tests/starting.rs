@@ -185,3 +185,31 @@ fn weir_status_without_an_agent_says_what_to_do() -> Result<()> {
     assert!(said.contains("weir.sock") && said.contains("weir run"), "{said}");
     Ok(())
 }
+
+#[test]
+fn a_server_that_has_never_heard_of_the_device_is_told_of_it_again() -> Result<()> {
+    let mut world = World::online(&Plot::of(package(PLENTY)))?;
+    for number in 1..=3 {
+        world.top_up(0, 1)?;
+        let line = format!("command from the server number={number}");
+        world.agent.as_mut().context("an agent")?.actor.wait_for_line(&line, SOON)?;
+    }
+    world.stop_agent()?;
+    let address = world.kill_server()?;
+    for file in ["server.db", "server.db-wal", "server.db-shm"] {
+        let path = world.workdir.path().join(file);
+        if path.exists() {
+            fs::remove_file(path)?;
+        }
+    }
+    world.restart_server(address)?;
+    world.sell(0, &package(PLENTY))?;
+    world.start_agent(&[])?;
+    world.reaches(0, &["active", "renewing", "final"])?;
+    // Its commands count from the beginning, and are heard.
+    let device = world.status()?["device"].clone();
+    let abort = serde_json::json!({ "deviceId": device, "command": "ABORT" });
+    world.admin.post("/admin/v1/commands", &abort)?;
+    world.reaches(0, &["idle"])?;
+    Ok(())
+}

@@ -95,7 +95,10 @@ impl Agent {
                 self.onboarding = words;
                 Ok(())
             }
-            News::Registered => self.ledger.set_setting(REGISTERED, &self.config.device.id),
+            News::Registered => {
+                self.ledger.set_setting(LAST_COMMAND, "0")?;
+                self.ledger.set_setting(REGISTERED, &self.config.device.id)
+            }
             News::Bound(binding) => {
                 tracing::info!(slot = binding.slot, subscriber = %binding.subscriber, apn = binding.apn, "SIM bound");
                 self.bound(binding)
@@ -128,6 +131,15 @@ impl Agent {
     }
 }
 
+/// Whether the server does not know the device: another server than the one it was registered with, or one that lost its books.
+/// To register again is harmless where it is known after all.
+fn is_unknown(error: &OnboardingError) -> bool {
+    match error {
+        OnboardingError::Unanswered { .. } => false,
+        OnboardingError::Refused { cause, .. } => cause == "invalid_client" || cause == "DEVICE_NOT_FOUND",
+    }
+}
+
 /// The task beside the loop.
 pub(super) struct Enrolment {
     client: Arc<Onboarding>,
@@ -144,7 +156,9 @@ impl Enrolment {
         let mut pause = PAUSE_FIRST;
         while !self.inbox.is_closed() {
             let Err(error) = self.enrol_and_wait(&mut pause).await else { continue };
-            let (OnboardingError::Unanswered { .. } | OnboardingError::Refused { .. }) = &error;
+            if is_unknown(&error) {
+                self.registered = false;
+            }
             self.tell(News::Progress(format!("{error}; trying again")));
             let asked = match &error {
                 OnboardingError::Unanswered { retry_after, .. } => retry_after.unwrap_or_default(),
@@ -162,6 +176,8 @@ impl Enrolment {
             self.tell(News::Progress("registering the device".to_owned()));
             self.client.register(&route, &self.modems, self.claim_code.as_deref()).await?;
             self.registered = true;
+            // A server that did not know the device numbers its commands from the beginning.
+            self.after = CommandNumber::new(0);
             self.tell(News::Registered);
         }
         self.bind_and_plan(&route).await?;

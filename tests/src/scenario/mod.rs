@@ -176,7 +176,7 @@ impl World {
     }
 
     /// Gives the server a SIM and sells it a package.
-    fn sell(&self, sim: usize, package: &Value) -> Result<()> {
+    pub fn sell(&self, sim: usize, package: &Value) -> Result<()> {
         let subscriber = subscriber(sim);
         self.admin.post("/admin/v1/sims", &json!({ "iccid": iccid(sim), "subscriberIdentifier": subscriber }))?;
         let mut purchase = package.clone();
