@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::eventually::eventually;
-use e2e::scenario::{Books, PACKET, Plot, SOON, World, chunked, iccid, subscriber};
+use e2e::scenario::{Books, PACKET, Plot, SOON, World, chunked, iccid, package, subscriber};
 use e2e::topology::{HOST_V4, Layout, Medium};
 use e2e::traffic::{Datagrams, Flow, udp};
 use serde_json::json;
@@ -121,6 +121,20 @@ fn two_links_two_packages() -> Result<()> {
     let second = world.account(1)?;
     assert!(second.debited() <= small && second.debited() + PACKET > small, "{second:?}");
     Ok(())
+}
+
+#[test]
+fn one_slot_without_a_sim_does_not_keep_the_other_waiting() -> Result<()> {
+    let layout = Layout::with_uplinks(&[Medium::Veth, Medium::Veth]);
+    let mut world = World::build(&Plot::of(package(PLENTY)).over(layout))?;
+    world.start_agent(&[])?;
+    world.reaches(0, &["active"])?;
+    eventually("the status to say which slot has no SIM", SOON, || {
+        let words = world.status()?["onboarding"].to_string();
+        ensure!(words.contains("wan1") && words.contains("NO_SIM_FREE"), "{words}");
+        Ok(())
+    })?;
+    Ok(world.stop_agent()?)
 }
 
 #[test]

@@ -164,7 +164,7 @@ impl Enrolment {
                 OnboardingError::Unanswered { retry_after, .. } => retry_after.unwrap_or_default(),
                 OnboardingError::Refused { .. } => PAUSE_FIRST * 10,
             };
-            let jittered = Duration::from_millis(fastrand::u64(500..=1500)).mul_f64(pause.as_secs_f64());
+            let jittered = pause.mul_f64(0.5 + fastrand::f64());
             tokio::time::sleep(jittered.max(asked).min(PAUSE_LAST)).await;
             pause = (pause * 2).min(PAUSE_LAST);
         }
@@ -180,18 +180,20 @@ impl Enrolment {
             self.after = CommandNumber::new(0);
             self.tell(News::Registered);
         }
-        self.bind_and_plan(&route).await?;
-        self.tell(News::Progress("done; waiting for commands".to_owned()));
+        let mut complete = self.bind_and_plan(&route).await?;
         loop {
             let commands = self.client.commands(&route, self.after, WAIT).await?;
             *pause = PAUSE_FIRST;
             if self.inbox.is_closed() {
                 return Ok(());
             }
+            if !complete {
+                complete = self.bind_and_plan(&route).await?;
+            }
             for command in commands {
                 match command.kind {
                     CommandKind::Switch | CommandKind::PlanChanged | CommandKind::Reauthorise => {
-                        self.bind_and_plan(&route).await?;
+                        complete = self.bind_and_plan(&route).await?;
                     }
                     CommandKind::Abort | CommandKind::Unknown => {}
                 }
@@ -201,10 +203,18 @@ impl Enrolment {
         }
     }
 
-    async fn bind_and_plan(&self, route: &Route) -> Result<(), OnboardingError> {
+    /// Binds every slot and fetches the plan. One slot that is refused a SIM does not keep the others waiting; false = not all have one.
+    async fn bind_and_plan(&self, route: &Route) -> Result<bool, OnboardingError> {
         let mut bindings = Vec::new();
+        let mut refused = Vec::new();
         for modem in &self.modems {
-            bindings.push(self.client.bind(route, modem).await?);
+            match self.client.bind(route, modem).await {
+                Ok(binding) => bindings.push(binding),
+                Err(error @ OnboardingError::Refused { status: 409, .. }) => {
+                    refused.push(format!("slot {}: {error}", modem.slot));
+                }
+                Err(error) => return Err(error),
+            }
         }
         // The plan first: a SIM is used under the terms of its package from its first octet.
         if let PlanAnswer::Changed { plan, etag: _ } = self.client.plan(route, None).await? {
@@ -213,7 +223,9 @@ impl Enrolment {
         for binding in bindings {
             self.tell(News::Bound(binding));
         }
-        Ok(())
+        let progress = if refused.is_empty() { "done; waiting for commands".to_owned() } else { refused.join("; ") };
+        self.tell(News::Progress(progress));
+        Ok(refused.is_empty())
     }
 
     fn tell(&self, news: News) {
