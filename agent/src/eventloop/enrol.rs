@@ -97,7 +97,9 @@ impl Agent {
             }
             News::Registered => {
                 self.ledger.set_setting(LAST_COMMAND, "0")?;
-                self.ledger.set_setting(REGISTERED, &self.config.device.id)
+                self.ledger.set_setting(REGISTERED, &self.config.device.id)?;
+                // What waits for want of a token need not wait longer.
+                (0..self.stations.len()).try_for_each(|station| self.tell(station, Event::RouteUp))
             }
             News::Bound(binding) => {
                 tracing::info!(slot = binding.slot, subscriber = %binding.subscriber, apn = binding.apn, "SIM bound");
@@ -162,6 +164,7 @@ impl Enrolment {
             self.tell(News::Progress(format!("{error}; trying again")));
             let asked = match &error {
                 OnboardingError::Unanswered { retry_after, .. } => retry_after.unwrap_or_default(),
+                OnboardingError::Refused { .. } if is_unknown(&error) => PAUSE_FIRST,
                 OnboardingError::Refused { .. } => PAUSE_FIRST * 10,
             };
             let jittered = pause.mul_f64(0.5 + fastrand::f64());
