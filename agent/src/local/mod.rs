@@ -3,7 +3,7 @@
 mod status;
 
 use std::future::Future;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -77,6 +77,37 @@ fn remove_stale(socket: &Path) -> Result<()> {
     match std::os::unix::net::UnixStream::connect(socket) {
         Ok(_) => bail!("another agent is running: {} answers", socket.display()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(_) if !is_socket(socket) => {
+            bail!("{} is there and is no socket: name another agent.socket", socket.display())
+        }
         Err(_) => std::fs::remove_file(socket).with_context(|| format!("removing the left-over {}", socket.display())),
+    }
+}
+
+fn is_socket(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_socket_is_left_alone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("weir.sock");
+        std::fs::write(&path, "precious").expect("written");
+        let error = remove_stale(&path).expect_err("refused").to_string();
+        assert!(error.contains("no socket"), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).expect("still there"), "precious");
+    }
+
+    #[test]
+    fn a_socket_that_a_crash_left_makes_way() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("weir.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).expect("bound"));
+        remove_stale(&path).expect("removed");
+        assert!(!path.exists());
     }
 }

@@ -33,12 +33,18 @@ pub fn decode(expected: &Expected, reply: &Reply) -> Outcome {
         401 => unanswered(reply, "401: the token is not accepted"),
         408 | 429 => unanswered(reply, "a status that asks to try again later"),
         404 if lost(expected.operation, reply) => Outcome::ContextNotFound,
-        status @ 400..=499 => Outcome::Rejected { status, cause: Problem::of(&reply.body).cause(status) },
+        status @ 400..=499 => match Problem::of(&reply.body).cause {
+            Some(cause) if !ABOUT_THE_CALLER.contains(&cause.as_str()) => Outcome::Rejected { status, cause },
+            cause => unanswered(reply, &cause.unwrap_or_else(|| "no word of a charging server's".to_owned())),
+        },
         500..=599 => unanswered(reply, &Problem::of(&reply.body).cause(reply.status)),
         300..=399 => unanswered(reply, "a redirection, which is not followed"),
         _ => unanswered(reply, "a status that means nothing here"),
     }
 }
+
+/// Causes that say something of the caller's rights and nothing of the message: once they are mended, it can go.
+const ABOUT_THE_CALLER: [&str; 3] = ["INVALID_TOKEN", "INSUFFICIENT_SCOPE", "DEVICE_MISMATCH"];
 
 const EMPTY: Answer = Answer { session_ref: None, granted: None, failure_handling: None };
 

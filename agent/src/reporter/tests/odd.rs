@@ -151,8 +151,10 @@ fn statuses_mean_what_the_profile_says() {
     for status in [100, 202, 301, 307, 401, 408, 429, 500, 502, 503, 504, 600] {
         assert!(is_unanswered(Operation::Update, &reply(status, "")), "{status}");
     }
-    let plain = Outcome::Rejected { status: 404, cause: "status 404 without a cause".to_owned() };
-    assert_eq!(decode(&expected(Operation::Update, 1), &reply(404, "<html>")), plain);
+    // A proxy's word, or one about the caller's rights, is none about the message: it must not be given up for that.
+    for (status, body) in [(404, "<html>"), (403, "{}"), (403, r#"{"cause":"INSUFFICIENT_SCOPE"}"#)] {
+        assert!(is_unanswered(Operation::Update, &reply(status, body)), "{status} {body}");
+    }
     let lost = reply(404, r#"{"cause":"CONTEXT_NOT_FOUND"}"#);
     assert_eq!(decode(&expected(Operation::Release, 1), &lost), Outcome::ContextNotFound);
     let rejected = Outcome::Rejected { status: 404, cause: "CONTEXT_NOT_FOUND".to_owned() };
