@@ -131,7 +131,7 @@ fn one_slot_without_a_sim_does_not_keep_the_other_waiting() -> Result<()> {
     world.reaches(0, &["active"])?;
     eventually("the status to say which slot has no SIM", SOON, || {
         let words = world.status()?["onboarding"].to_string();
-        ensure!(words.contains("wan1") && words.contains("NO_SIM_FREE"), "{words}");
+        ensure!(words.contains("slot wan1") && words.contains("SIM_NOT_IN_POOL"), "{words}");
         Ok(())
     })?;
     world.stop_agent()
