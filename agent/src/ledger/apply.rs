@@ -8,7 +8,9 @@ use super::rows::{self, Account, MessageRow, MessageState, SessionRow};
 use super::types::{Committed, LabelledContainer, SealRequest, Usage};
 use super::words::{Wall, nanos};
 use crate::clock::{Label, Moment};
-use crate::quota::{Container, Grant, MAX_CONTAINERS, Message, MessageKey, QuotaManagement, Record, SessionOpening};
+use crate::quota::{
+    Container, FailureHandling, Grant, MAX_CONTAINERS, Message, MessageKey, QuotaManagement, Record, SessionOpening,
+};
 use crate::units::{BootId, BootInstant, ChargingId, LocalSequenceNumber, Octets, SessionRef, UsedUnit};
 
 /// Makes the exact bytes of a message.
@@ -32,8 +34,8 @@ impl Batch<'_> {
             Record::SessionOpened(opening) => self.open(opening),
             Record::ContainerClosed { session, container } => self.close_container(*session, container),
             Record::MessageSealed { session, message } => self.seal(*session, message, seal),
-            Record::MessageAcknowledged { key, session_ref, grant } => {
-                self.acknowledge(*key, session_ref.as_ref(), grant.as_ref())
+            Record::MessageAcknowledged { key, session_ref, grant, failure_handling } => {
+                self.acknowledge(*key, session_ref.as_ref(), grant.as_ref(), *failure_handling)
             }
             Record::MessageSetAside { key, cause } => self.set_aside(*key, cause),
             Record::Orphaned { session } => self.orphan(*session),
@@ -229,7 +231,13 @@ impl Batch<'_> {
         )
     }
 
-    fn acknowledge(&mut self, key: MessageKey, session_ref: Option<&SessionRef>, grant: Option<&Grant>) -> Result<()> {
+    fn acknowledge(
+        &mut self,
+        key: MessageKey,
+        session_ref: Option<&SessionRef>,
+        grant: Option<&Grant>,
+        failure_handling: Option<FailureHandling>,
+    ) -> Result<()> {
         let Some(message) = self.waiting(key)? else {
             self.committed.repeated.push(key);
             return Ok(());
@@ -247,8 +255,9 @@ impl Batch<'_> {
         self.add_total(key.session, Account::Acknowledged, usage)?;
         self.delete(key, &message)?;
         self.execute(
-            "UPDATE session SET last_acknowledged = ?2, session_ref = coalesce(?3, session_ref) WHERE charging_id = ?1",
-            params![key.session, key.number, session_ref],
+            "UPDATE session SET last_acknowledged = ?2, session_ref = coalesce(?3, session_ref), \
+             failure_handling = coalesce(?4, failure_handling) WHERE charging_id = ?1",
+            params![key.session, key.number, session_ref, failure_handling],
         )?;
         grant.map_or(Ok(()), |grant| self.put_grant(&session, grant))
     }

@@ -185,6 +185,7 @@ impl Ledger {
             pending,
             outstanding: outstanding.map(|row| row.message),
             grant: rows::grant(&self.db, session)?,
+            failure_handling: row.failure_handling,
             grace: row.grace,
             checkpoint: rows::checkpoint(&self.db, session)?.map(|row| (row.passed, row.throttled)),
         })

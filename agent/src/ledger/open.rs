@@ -15,7 +15,7 @@ use rusqlite::Connection;
 const APPLICATION_ID: i32 = 0x7765_6972;
 
 /// Each schema version's step from the one before; `user_version` counts the steps taken.
-const MIGRATIONS: [&str; 1] = [include_str!("schema-1.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("schema-1.sql"), include_str!("schema-2.sql")];
 
 /// Pages of 4 KiB that the write-ahead log may grow to before it is folded into the database.
 ///

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 use super::types::{LabelledContainer, Usage};
 use super::words::{label, span, used};
 use crate::clock::Label;
-use crate::quota::{Container, Grant, Message, MessageKey, SessionOpening, Trigger};
+use crate::quota::{Container, FailureHandling, Grant, Message, MessageKey, SessionOpening, Trigger};
 use crate::units::{
     BootInstant, ChargingId, Epoch, InvocationSequenceNumber, LocalSequenceNumber, Octets, SessionRef,
     SubscriberIdentifier, UsedUnit,
@@ -15,7 +15,7 @@ use crate::units::{
 const SESSION: &str = "charging_id, orphaned, subscriber, boot, generation, base_uplink, base_downlink, \
     base_throttled_uplink, base_throttled_downlink, opened_at, opened_wall, opened_synced, session_ref, closing, \
     next_container, next_unsealed, next_message, last_acknowledged, reported, accounted_wall, accounted_synced, \
-    grace_ceiling, grace_until, grants, granted, closed_wall IS NOT NULL, settled";
+    grace_ceiling, grace_until, grants, granted, closed_wall IS NOT NULL, settled, failure_handling";
 
 const CONTAINER: &str = "number, uplink, downlink, quota_management, trigger_type, first_usage, last_usage, closed_at, \
     first_wall, first_synced, last_wall, last_synced, closed_wall, closed_synced";
@@ -36,6 +36,8 @@ pub(super) struct SessionRow {
     pub(super) reported: Octets,
     /// How far usage is accounted for: the opening, then the end of the last container.
     pub(super) accounted: Label,
+    /// What the server asked for last to be done without an answer.
+    pub(super) failure_handling: Option<FailureHandling>,
     pub(super) grace: Option<(Octets, BootInstant)>,
     pub(super) grants: u32,
     pub(super) granted: Octets,
@@ -63,6 +65,7 @@ fn session_row(row: &Row<'_>) -> rusqlite::Result<SessionRow> {
         last_acknowledged: row.get(17)?,
         reported: row.get(18)?,
         accounted: label(row, 19)?,
+        failure_handling: row.get(27)?,
         grace: row.get::<_, Option<_>>(21)?.zip(row.get(22)?),
         grants: row.get(23)?,
         granted: row.get(24)?,

@@ -7,7 +7,7 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 use rusqlite::{Result, Row};
 
 use crate::clock::Label;
-use crate::quota::{FinalUnitAction, Operation, QuotaManagement, ResultCode, Trigger};
+use crate::quota::{FailureHandling, FinalUnitAction, Operation, QuotaManagement, ResultCode, Trigger};
 use crate::units::{
     BootId, BootInstant, ChargingId, Generation, InvocationSequenceNumber, LocalSequenceNumber, Octets, SessionRef,
     SubscriberIdentifier, UsedUnit,
@@ -105,6 +105,11 @@ words! { Trigger:
 words! { QuotaManagement: Online = "online", Offline = "offline" }
 words! { Operation: Create = "create", Update = "update", Release = "release", Event = "event" }
 words! { FinalUnitAction: Terminate = "terminate", Redirect = "redirect", RestrictAccess = "restrict access" }
+words! { FailureHandling:
+    Terminate = "terminate",
+    Continue = "continue",
+    RetryAndTerminate = "retry and terminate",
+}
 words! { ResultCode: Success = "success", QuotaLimitReached = "quota limit reached", Denied = "denied" }
 
 fn unknown(kind: &str, text: &str) -> FromSqlError {

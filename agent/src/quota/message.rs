@@ -262,6 +262,8 @@ pub enum Record {
         session_ref: Option<SessionRef>,
         /// The grant in the answer.
         grant: Option<Grant>,
+        /// What the answer wants done when there is none; `None` leaves the wish as it was.
+        failure_handling: Option<FailureHandling>,
     },
     /// The server has refused that message for good: kept, shown, not sent again.
     MessageSetAside {
@@ -345,6 +347,8 @@ pub struct StoredSession {
     pub outstanding: Option<Message>,
     /// The last grant.
     pub grant: Option<Grant>,
+    /// The failure handling that the server asked for last, if it ever did.
+    pub failure_handling: Option<FailureHandling>,
     /// The offline grace, if it was opened after that grant.
     pub grace: Option<(Octets, BootInstant)>,
     /// The last checkpoint (`passed`, `throttled`), cumulative in the epoch.
@@ -369,6 +373,7 @@ impl StoredSession {
             pending: Vec::new(),
             outstanding: None,
             grant: None,
+            failure_handling: None,
             grace: None,
             checkpoint: None,
         }

@@ -145,6 +145,7 @@ impl Session {
         session.pending = stored.pending.iter().map(|container| (container.number, quota_octets(container))).collect();
         session.outbox = stored.outstanding.map(|message| Outbox::restored(message, now));
         session.grant = stored.grant;
+        session.failure_handling = stored.failure_handling;
         session.grace = stored.grace;
         session.closing =
             stored.closing.map(|trigger| Closing { trigger, settles_at: session.live.then(|| now.plus(SETTLE)) });
@@ -365,6 +366,7 @@ impl Session {
             key,
             session_ref: answer.session_ref,
             grant: grant.clone(),
+            failure_handling: answer.failure_handling,
         }));
         if let Some(grant) = grant {
             self.apply(grant, now);

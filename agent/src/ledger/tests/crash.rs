@@ -9,7 +9,7 @@ use super::model::Model;
 use super::random::next_batch;
 use super::{SESSION, acknowledged, at, boot, bytes, closed, grant, key, moment, opened, sealed};
 use crate::ledger::Ledger;
-use crate::quota::{Record, Trigger};
+use crate::quota::{FailureHandling, Record, Trigger};
 use crate::units::{Octets, SessionRef, UsedUnit};
 
 /// A session's life with every kind of record.
@@ -26,12 +26,18 @@ fn script() -> Vec<Vec<Record>> {
             key: key(0),
             session_ref: Some(SessionRef::new("ref-1")),
             grant: Some(grant(1 << 20)),
+            failure_handling: Some(FailureHandling::Continue),
         }],
         vec![checkpoint(1300, 2700)],
         vec![closed(1, 300, 700), sealed(1, &[1], 1000), checkpoint(1300, 2700)],
         vec![closed(2, 5, 6)],
         vec![Record::GraceOpened { session: SESSION, ceiling: Octets::new(2 << 20), until: at(900) }],
-        vec![Record::MessageAcknowledged { key: key(1), session_ref: None, grant: Some(grant(3 << 20)) }],
+        vec![Record::MessageAcknowledged {
+            key: key(1),
+            session_ref: None,
+            grant: Some(grant(3 << 20)),
+            failure_handling: None,
+        }],
         vec![sealed(2, &[2], 1011)],
         vec![Record::MessageSetAside { key: key(2), cause: "END_USER_REQUEST_REJECTED".to_owned() }],
         vec![closed(3, 7, 0), closed(4, 8, 0), sealed(3, &[3], 1018)],

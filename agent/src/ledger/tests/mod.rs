@@ -118,7 +118,7 @@ const fn key(number: u32) -> MessageKey {
 }
 
 fn acknowledged(number: u32) -> Record {
-    Record::MessageAcknowledged { key: key(number), session_ref: None, grant: None }
+    Record::MessageAcknowledged { key: key(number), session_ref: None, grant: None, failure_handling: None }
 }
 
 /// Bytes that tell everything they were made of.

@@ -38,12 +38,13 @@ impl Model {
             Record::SessionOpened(opening) => self.sessions.push(ModelSession::new(opening.clone())),
             Record::ContainerClosed { session, container } => self.get(*session).close(container.clone()),
             Record::MessageSealed { session, message } => self.get(*session).seal(message),
-            Record::MessageAcknowledged { key, session_ref, grant } => {
+            Record::MessageAcknowledged { key, session_ref, grant, failure_handling } => {
                 let session = self.get(key.session);
                 let usage = session.settle();
                 session.acknowledged = session.acknowledged.saturating_add(usage);
                 let stored = &mut session.stored;
                 stored.session_ref = session_ref.clone().or(stored.session_ref.take());
+                stored.failure_handling = failure_handling.or(stored.failure_handling);
                 if grant.is_some() {
                     stored.grant.clone_from(grant);
                     stored.grace = None;

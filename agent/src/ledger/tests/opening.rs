@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use super::{SESSION, boot, commit, opened, told};
+use super::{BOOT, SESSION, acknowledged, boot, closed, commit, opened, opening, sealed, told};
 use crate::ledger::Ledger;
+use crate::units::Octets;
 
 fn fresh() -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().expect("a directory");
@@ -27,7 +28,7 @@ fn a_commit_is_synced_before_it_counts() {
     assert_eq!(pragma(&ledger, "synchronous"), "Integer(2)", "FULL");
     assert_eq!(pragma(&ledger, "journal_mode"), "Text([119, 97, 108])", "wal");
     assert_eq!(pragma(&ledger, "foreign_keys"), "Integer(1)");
-    assert_eq!(pragma(&ledger, "user_version"), "Integer(1)");
+    assert_eq!(pragma(&ledger, "user_version"), "Integer(2)");
     assert_eq!(pragma(&ledger, "application_id"), format!("Integer({})", 0x7765_6972));
     assert_eq!(pragma(&ledger, "integrity_check"), "Text([111, 107])", "ok");
 }
@@ -84,15 +85,42 @@ fn a_newer_schema_is_refused_and_left_alone() {
     let (_directory, path) = fresh();
     drop(Ledger::open(&path, boot()).expect("opens"));
     let database = Connection::open(&path).expect("opens");
-    database.pragma_update(None, "user_version", 2).expect("a version");
+    database.pragma_update(None, "user_version", 3).expect("a version");
     drop(database);
     let error = told(Ledger::open(&path, boot()));
-    assert!(error.contains("schema version 2 is newer than version 1"), "{error}");
+    assert!(error.contains("schema version 3 is newer than version 2"), "{error}");
     assert!(error.contains(&path.display().to_string()), "{error}");
     let version: i32 = Connection::open(&path)
         .and_then(|db| db.pragma_query_value(None, "user_version", |row| row.get(0)))
         .expect("reads");
-    assert_eq!(version, 2);
+    assert_eq!(version, 3);
+}
+
+#[test]
+fn a_ledger_of_version_1_is_migrated_with_all_that_is_in_it() {
+    let (_directory, path) = fresh();
+    let database = Connection::open(&path).expect("opens");
+    database.execute_batch(include_str!("../schema-1.sql")).expect("a schema");
+    database.pragma_update(None, "application_id", 0x7765_6972).expect("a mark");
+    database.pragma_update(None, "user_version", 1).expect("a version");
+    // A session with a grant, as version 1 wrote it.
+    let session = format!(
+        "INSERT INTO session (charging_id, subscriber, boot, generation, base_uplink, base_downlink, \
+         base_throttled_uplink, base_throttled_downlink, opened_at, opened_wall, opened_synced, accounted_wall, \
+         accounted_synced, session_ref, next_message, last_acknowledged) \
+         VALUES ({SESSION}, 'imsi-001010000000001', '{BOOT}', 7, 1000, 2000, 10, 20, 1000000000, 0, 1, 0, 1, 'ref-1', 1, 0)"
+    );
+    database.execute(&session, []).expect("a session");
+    let grant = format!("INSERT INTO grant_last VALUES ({SESSION}, 5000, 5000, 1000, NULL, NULL, NULL, 'success')");
+    database.execute(&grant, []).expect("a grant");
+    drop(database);
+    let mut ledger = Ledger::open(&path, boot()).expect("opens");
+    assert_eq!(pragma(&ledger, "user_version"), "Integer(2)");
+    let [session] = &ledger.restore().expect("restores")[..] else { panic!("one session") };
+    assert_eq!(session.opening, opening(SESSION));
+    assert_eq!(session.grant.as_ref().map(|grant| grant.ceiling), Some(Octets::new(5000)));
+    assert_eq!(session.failure_handling, None);
+    commit(&mut ledger, &[closed(1, 5, 6), sealed(1, &[1], 11), acknowledged(1)]).expect("it goes on");
 }
 
 #[test]

@@ -5,7 +5,9 @@ use fastrand::Rng;
 use super::model::Model;
 use super::{at, boot, bytes, container, grant, in_memory, moment, opening};
 use crate::ledger::Ledger;
-use crate::quota::{Container, Message, MessageKey, Operation, QuotaManagement, Record, StoredSession, Trigger};
+use crate::quota::{
+    Container, FailureHandling, Message, MessageKey, Operation, QuotaManagement, Record, StoredSession, Trigger,
+};
 use crate::units::{ChargingId, Octets, SessionRef, UsedUnit};
 
 /// One to three things that may happen next, as a batch.
@@ -70,7 +72,10 @@ fn seal_or_settle(rng: &mut Rng, session: &StoredSession) -> Record {
             return Record::MessageSetAside { key, cause: "CHARGING_FAILED".to_owned() };
         }
         let session_ref = rng.bool().then(|| SessionRef::new(format!("ref-{id}")));
-        return Record::MessageAcknowledged { key, session_ref, grant: rng.bool().then(|| grant(rng.u64(..))) };
+        let grant = rng.bool().then(|| grant(rng.u64(..)));
+        let handlings = [FailureHandling::Terminate, FailureHandling::Continue, FailureHandling::RetryAndTerminate];
+        let failure_handling = rng.choice(handlings).filter(|_| rng.bool());
+        return Record::MessageAcknowledged { key, session_ref, grant, failure_handling };
     }
     let carried = &session.pending[..rng.usize(0..=session.pending.len().min(5))];
     let online = carried.iter().filter(|container| container.quota_management == QuotaManagement::Online);

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::clock::{Label, Moment};
 use crate::ledger::{Granularity, LabelledContainer, Ledger, Scope, SealRequest, Usage};
-use crate::quota::{Container, Grant, QuotaManagement, Record, Trigger};
+use crate::quota::{Container, FailureHandling, Grant, QuotaManagement, Record, Trigger};
 use crate::units::{BootId, BootInstant, Octets, SessionRef, UsedUnit};
 
 /// A session with its create answered.
@@ -18,6 +18,7 @@ fn active() -> Ledger {
         key: key(0),
         session_ref: Some(SessionRef::new("ref-1")),
         grant: Some(grant(1 << 20)),
+        failure_handling: None,
     };
     commit(&mut ledger, &[opened(SESSION), sealed(0, &[], 0), answer]).expect("commits");
     ledger
@@ -125,6 +126,7 @@ fn an_acknowledgement_deletes_the_message_and_keeps_the_history() {
         key: key(1),
         session_ref: None,
         grant: Some(Grant { valid_until: None, holding: None, final_unit: None, ..grant(u64::MAX) }),
+        failure_handling: None,
     };
     commit(&mut ledger, &[answer]).expect("commits");
     assert_eq!(ledger.message(key(1)).expect("reads"), None);
@@ -154,6 +156,7 @@ fn a_late_second_answer_changes_nothing() {
         key: key(0),
         session_ref: Some(SessionRef::new("other")),
         grant: Some(grant(5 << 20)),
+        failure_handling: None,
     };
     let repeated = commit(&mut ledger, &[late, acknowledged(1)]).expect("commits");
     assert_eq!(repeated.repeated, [key(0), key(1)]);
@@ -166,9 +169,32 @@ fn a_grace_is_remembered_until_the_next_grant() {
     let grace = Record::GraceOpened { session: SESSION, ceiling: Octets::new(2 << 20), until: at(900) };
     commit(&mut ledger, &[grace, sealed(1, &[], 0), acknowledged(1)]).expect("commits");
     assert_eq!(ledger.restore().expect("restores")[0].grace, Some((Octets::new(2 << 20), at(900))));
-    let answer = Record::MessageAcknowledged { key: key(2), session_ref: None, grant: Some(grant(3 << 20)) };
+    let answer = Record::MessageAcknowledged {
+        key: key(2),
+        session_ref: None,
+        grant: Some(grant(3 << 20)),
+        failure_handling: None,
+    };
     commit(&mut ledger, &[sealed(2, &[], 0), answer]).expect("commits");
     assert_eq!(ledger.restore().expect("restores")[0].grace, None);
+}
+
+#[test]
+fn the_failure_handling_that_the_server_asked_for_is_remembered_until_it_asks_for_another() {
+    let mut ledger = active();
+    let mut next = 1;
+    let mut after = |failure_handling| {
+        let answer = Record::MessageAcknowledged { key: key(next), session_ref: None, grant: None, failure_handling };
+        commit(&mut ledger, &[sealed(next, &[], 0), answer]).expect("commits");
+        next += 1;
+        ledger.restore().expect("restores")[0].failure_handling
+    };
+    assert_eq!(after(None), None);
+    assert_eq!(after(Some(FailureHandling::Continue)), Some(FailureHandling::Continue));
+    assert_eq!(after(None), Some(FailureHandling::Continue), "an answer that says nothing of it changes nothing");
+    for asked in [FailureHandling::Terminate, FailureHandling::RetryAndTerminate] {
+        assert_eq!(after(Some(asked)), Some(asked));
+    }
 }
 
 #[test]

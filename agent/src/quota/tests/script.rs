@@ -7,8 +7,8 @@ use super::hand::{
     session_of, sim, terms, unanswered,
 };
 use crate::quota::{
-    Command, Event, FailureHandling, GateMode, Grant, GrantedUnit, Operation, Outcome, Quota, QuotaManagement, Reading,
-    Record, ResultCode, Route, State, StoredSession, Terms, Trigger, Usable, WhenUsedUp,
+    Answer, Command, Event, FailureHandling, GateMode, Grant, GrantedUnit, Operation, Outcome, Quota, QuotaManagement,
+    Reading, Record, ResultCode, Route, State, StoredSession, Terms, Trigger, Usable, WhenUsedUp,
 };
 use crate::units::{OctetRate, Octets, UsedUnit};
 
@@ -409,6 +409,35 @@ fn control_has_a_reserve_that_is_renewed_every_hour() {
     assert!(gate(&before).is_none_or(|gate| gate.control_ceiling == Octets::new(100_000)));
     let commands = hand.wait(200_000);
     assert_eq!(gate(&commands).map(|gate| gate.control_ceiling), Some(Octets::new(170_000)));
+}
+
+#[test]
+fn the_failure_handling_that_the_server_asked_for_holds_over_a_restart() {
+    let mut hand = Hand::new();
+    let opened = hand.usable(terms());
+    let asked = Answer {
+        session_ref: None,
+        granted: Some(granted(1_000_000)),
+        failure_handling: Some(FailureHandling::Continue),
+    };
+    let recorded = hand.answer(Outcome::Answered(asked)).into_iter().find_map(|command| match command {
+        Command::Record(Record::MessageAcknowledged { grant, failure_handling, .. }) => Some((grant, failure_handling)),
+        _ => None,
+    });
+    let (grant, failure_handling) = recorded.expect("the answer is recorded");
+    assert_eq!(failure_handling, Some(FailureHandling::Continue));
+    let Some(Command::Record(Record::SessionOpened(opening))) = opened.first() else { panic!("{opened:?}") };
+    let session = StoredSession {
+        next_message: crate::units::InvocationSequenceNumber::new(1),
+        grant,
+        failure_handling,
+        ..StoredSession::opened(opening.clone())
+    };
+    let meter = (epoch(1), passed(0));
+    hand.quota = Quota::restore(vec![session], &terms(), Some(&meter), 9, hand.now);
+    hand.usable(terms());
+    hand.read(passed(800_000));
+    assert!(kinds(&hand.wait(10_000)).contains(&"grace"), "the terms alone would terminate");
 }
 
 /// A session that had a grant of 1,000,000, has reported 300,000 and was read last at 400,000.

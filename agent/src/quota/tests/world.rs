@@ -158,11 +158,12 @@ impl Ledger {
                 let key = MessageKey { session: id, number: message.number };
                 assert!(self.sealed.insert(key, message).is_none(), "a sealed message never changes");
             }
-            Record::MessageAcknowledged { key, session_ref, grant } => {
+            Record::MessageAcknowledged { key, session_ref, grant, failure_handling } => {
                 let session = self.session(key.session);
                 let message = session.outstanding.take().expect("something waits for an answer");
                 assert_eq!(message.number, key.number, "that very number is acknowledged");
                 session.session_ref = session_ref.or(session.session_ref.take());
+                session.failure_handling = failure_handling.or(session.failure_handling);
                 if grant.is_some() {
                     session.grant = grant;
                     session.grace = None;
