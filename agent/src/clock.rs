@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
 
+use crate::drill;
 use crate::units::{BootId, BootInstant};
 
 /// A wall-clock label for an instant, and whether the kernel held the clock for synchronised when it was made.
@@ -32,7 +33,7 @@ impl Moment {
         let wall = clock_gettime(ClockId::CLOCK_REALTIME).context("reading CLOCK_REALTIME")?;
         let wall = Timestamp::new(wall.tv_sec(), i32::try_from(wall.tv_nsec()).context("CLOCK_REALTIME nanoseconds")?)
             .context("CLOCK_REALTIME is out of range")?;
-        Ok(Self { boot: boot_now()?, label: Label { wall, synced: is_synced() } })
+        Ok(Self { boot: boot_now()?, label: drill::wall(Label { wall, synced: is_synced() })? })
     }
 
     /// The label of an instant of this boot, before or after this moment.

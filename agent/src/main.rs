@@ -8,6 +8,7 @@ use agent::args::{self, Check, Command, ConfigCommand, DatapathLoad, Run, Status
 use agent::cli::status::{self, Format};
 use agent::config::{Config, EXIT_USAGE};
 use agent::datapath::{LoadSpec, load_and_pin};
+use agent::drill;
 use agent::eventloop::{self, OnStop};
 use anyhow::{Context, Result};
 use tracing_subscriber::EnvFilter;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
 fn obey(command: Command) -> Result<ExitCode> {
     match command {
         Command::Run(Run { config, log_json, keep }) => {
+            drill::prepare()?;
             let Some(config) = load(&config) else { return Ok(ExitCode::from(EXIT_USAGE)) };
             begin_logging(log_json);
             let on_stop = if keep { OnStop::Keep } else { OnStop::Settle };
@@ -54,6 +56,7 @@ fn obey(command: Command) -> Result<ExitCode> {
             }
         }
         Command::DatapathLoad(DatapathLoad { link, pin_root }) => {
+            drill::prepare()?;
             load_and_pin(&LoadSpec { link, pin_root })?;
         }
     }

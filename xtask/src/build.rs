@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
 use crate::{
     children::{run, say},
@@ -26,8 +26,21 @@ pub(crate) fn release(workspace: &Workspace) -> anyhow::Result<()> {
     let mut command = workspace.cargo("build");
     command.args(["--release", "--package", "agent", "--package", "server-mock"]);
     run(command)?;
-    say(&format!("build: {} and weir-server beside it", workspace.target.join("release/weir").display()));
+    let agent = workspace.target.join("release/weir");
+    let octets = fs::read(&agent).with_context(|| format!("read {}", agent.display()))?;
+    ensure!(
+        !knows_drills(&octets),
+        "{} obeys drills (agent/src/drill.rs), which only a debug build may",
+        agent.display()
+    );
+    say(&format!("build: {} and weir-server beside it", agent.display()));
     Ok(())
+}
+
+/// Whether a binary knows a variable of the environment by which a debug build is made to die.
+fn knows_drills(binary: &[u8]) -> bool {
+    const NAME: &[u8] = b"WEIR_DRILL";
+    binary.windows(NAME.len()).any(|octets| octets == NAME)
 }
 
 /// Compiles the two TC programs and puts the object where the agent's build script looks for it.
@@ -56,4 +69,15 @@ pub(crate) fn binaries(workspace: &Workspace) -> anyhow::Result<()> {
     let mut command = workspace.cargo("build");
     command.args(["--bins", "--package", "agent", "--package", "server-mock", "--package", "e2e"]);
     run(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_binary_that_obeys_drills_is_told_from_one_that_does_not() {
+        assert!(knows_drills(b"\x7fELF\0WEIR_DRILL_DIE_AT\0"));
+        assert!(!knows_drills(b"\x7fELF\0WEIR_BPF_OBJECT\0drill"));
+    }
 }

@@ -23,6 +23,7 @@ use super::{
     attach::{assert_alone, attach, link_state, meters_at, remove_pins, replace},
     maps::{ALLOW, COUNTERS, DIRECTIONS, Direction, GATE, PINNED_MAPS, Pins, WORD},
 };
+use crate::drill::{self, Point};
 
 /// The programs as `cargo xtask build` made them: an ELF object for the BPF machine, aligned for the loader.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-meter.o"));
@@ -141,6 +142,9 @@ fn adopt(pins: &Pins) -> Result<()> {
             continue;
         }
         replace(program, direction, pins)?;
+        if direction == Direction::Uplink {
+            drill::pass(Point::UplinkReplaced);
+        }
     }
     Ok(())
 }
@@ -152,8 +156,12 @@ fn make(pins: &Pins, interface: &str) -> Result<()> {
     for direction in DIRECTIONS {
         load_program(&mut object, direction)?;
     }
+    drill::pass(Point::MapsPinned);
     for direction in DIRECTIONS {
         attach(program(&mut object, direction)?, interface, direction, pins)?;
+        if direction == Direction::Uplink {
+            drill::pass(Point::UplinkAttached);
+        }
     }
     Ok(())
 }

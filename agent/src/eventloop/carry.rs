@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 
 use super::{Agent, Message};
 use crate::clock::{Moment, boot_now};
+use crate::drill::{self, Point};
 use crate::ledger::{SealRequest, SealedMessage};
 use crate::onboarding::Onboarding;
 use crate::quota::{Command, Event, MessageKey, Outcome, Record, Route};
@@ -49,7 +50,11 @@ impl Agent {
             match command {
                 Command::Record(_) => {}
                 Command::Send { key, attempt, route } => self.send(station, key, attempt, route)?,
-                Command::SetGate(setting) => self.stations[station].set_gate(&setting)?,
+                Command::SetGate(setting) => {
+                    drill::pass(Point::BeforeGate);
+                    self.stations[station].set_gate(&setting)?;
+                    drill::pass(Point::AfterGate);
+                }
                 Command::Read => self.read(station)?,
             }
         }
@@ -79,9 +84,11 @@ impl Agent {
         let moment = Moment::now()?;
         let sims = &self.charged;
         let mut seal = |request: &SealRequest| sims.encode(request);
+        drill::pass(Point::BeforeCommit);
         self.ledger
             .commit(batch, &moment, &mut seal)
             .context("the ledger could not be written; the gates stay as they are")?;
+        drill::pass(Point::AfterCommit);
         batch.clear();
         Ok(())
     }

@@ -22,6 +22,7 @@ use url::Host;
 use crate::clock::{boot_id, boot_now, until};
 use crate::config::Config;
 use crate::datapath::{AllowList, Datapath};
+use crate::drill::{self, Point};
 use crate::ledger::Ledger;
 use crate::link::{self, Links};
 use crate::local::Status;
@@ -142,6 +143,7 @@ impl Agent {
             tracing::info!(sessions = stored.len(), "taking up sessions from the ledger");
         }
         agent.restore(stored)?;
+        drill::pass(Point::Restored);
         agent.prepare_onboarding()?;
         agent.watch_server_addresses();
         Ok(agent)
@@ -175,6 +177,7 @@ impl Agent {
             self.tell(station, Event::Settle)?;
         }
         while !self.stations.iter().all(|station| station.quota.is_settled()) {
+            drill::pass(Point::Settling);
             let now = boot_now()?;
             if now >= give_up {
                 tracing::warn!("not everything was acknowledged in time; the rest is in the ledger for the next start");
@@ -232,6 +235,7 @@ impl Agent {
     fn take(&mut self, message: Option<Message>) -> Result<()> {
         match message.context("the inbox is closed")? {
             Message::Answer { station, key, attempt, outcome } => {
+                drill::pass(Point::AnswerIn);
                 self.tell(station, Event::Answer { key, attempt, outcome })
             }
             Message::Attached { station, ifindex, result } => self.attached(station, ifindex, result),

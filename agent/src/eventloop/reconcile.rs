@@ -10,6 +10,7 @@ use super::{Agent, Message};
 use crate::clock::boot_now;
 use crate::config::Link as LinkConfig;
 use crate::datapath::{Datapath, LoadSpec, spawn_loader};
+use crate::drill::{self, Point};
 use crate::link::{Link, Links};
 use crate::quota::{Event, Quota, StoredSession, Usable};
 use crate::reporter::Route;
@@ -170,6 +171,7 @@ impl Agent {
             // The link may have been replaced meanwhile: the new one is not left unmetered until the next try.
             return self.reconcile();
         }
+        drill::pass(Point::Attached);
         if let Ok(Some(reading)) = self.stations[index].read() {
             self.tell(index, Event::Reading(reading))?;
         }

@@ -8,6 +8,7 @@ use anyhow::Result;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use uuid::Uuid;
 
+use crate::drill::{self, Point};
 use crate::quota::{MessageKey, Operation, Outcome};
 use crate::units::SessionRef;
 
@@ -103,7 +104,10 @@ impl Reporter {
         if let Some(token) = attempt.token {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }
-        Ok((expected, exchange(request).await?))
+        drill::pass(Point::BeforeSend);
+        let reply = exchange(request).await?;
+        drill::pass(Point::Replied);
+        Ok((expected, reply))
     }
 
     /// `<nFName>/<ref, or chargingId for create and event>/<number>`.

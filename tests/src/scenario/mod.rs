@@ -4,7 +4,9 @@ mod account;
 mod books;
 mod plot;
 
+use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::Output;
 use std::time::Duration;
@@ -30,6 +32,15 @@ pub const SOON: Duration = Duration::from_secs(15);
 
 /// What may be used of a shut gate's last octets, and no packet of full size fits any more.
 pub const PACKET: u64 = 1500;
+
+/// Whether a shifted wall clock counts as synchronised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClockWord {
+    /// Its labels are good.
+    Synced,
+    /// Its labels may be off by years.
+    Unsynced,
+}
 
 /// A scenario in progress. Dropping it ends and removes everything.
 #[derive(Debug)]
@@ -96,9 +107,40 @@ impl World {
 
     /// Starts the agent; what is to be waited for, the scenario knows.
     pub fn start_agent(&mut self, args: &[&str]) -> Result<()> {
+        self.start_agent_with(args, &[])
+    }
+
+    /// The same with these orders in its environment: drills, as `agent::drill` tells them.
+    pub fn start_agent_with(&mut self, args: &[&str], drills: &[(&str, &str)]) -> Result<()> {
         ensure!(self.agent.is_none(), "one agent at a time");
-        self.agent = Some(Weir::start(&self.topology.gateway, &self.workdir, &self.config, args)?);
+        let wall = self.wall_shift();
+        let wall = wall.to_str().context("the workdir's name is no text")?;
+        let drills: Vec<_> = drills.iter().copied().chain([("WEIR_DRILL_CLOCK", wall)]).collect();
+        self.agent = Some(Weir::drilled(&self.topology.gateway, &self.workdir, &self.config, args, &drills)?);
         Ok(())
+    }
+
+    /// Waits until the agent has died as it was ordered to (`WEIR_DRILL_DIE_AT`).
+    pub fn wait_for_death(&mut self) -> Result<()> {
+        let status = self.agent.as_mut().context("no agent to die")?.actor.wait(SOON)?;
+        self.agent = None;
+        ensure!(status.signal() == Some(libc::SIGKILL), "the agent was to be killed, but ended with {status}");
+        Ok(())
+    }
+
+    /// Shifts the agent's wall clock, from its next look at it; whether the clock counts as synchronised is said with it.
+    pub fn shift_wall(&self, seconds: i64, word: ClockWord) -> Result<()> {
+        let word = match word {
+            ClockWord::Synced => "synced",
+            ClockWord::Unsynced => "unsynced",
+        };
+        // Renamed into place: the agent reads the old words or the new.
+        let draft = self.workdir.write("wall-shift.new", &format!("{seconds} {word}"))?;
+        fs::rename(draft, self.wall_shift()).context("putting the wall shift in place")
+    }
+
+    fn wall_shift(&self) -> PathBuf {
+        self.workdir.path().join("wall-shift")
     }
 
     /// Kills the agent as a crash would.
@@ -140,6 +182,14 @@ impl World {
     pub fn passed(&self, link: usize) -> Result<u64> {
         let kernel = self.kernel(link)?;
         Ok(kernel.uplink.passed.octets + kernel.downlink.passed.octets)
+    }
+
+    /// Octets of all containers that the agent's ledger has ever closed, uplink and downlink.
+    pub fn containers(&self) -> Result<(u64, u64)> {
+        let ledger = rusqlite::Connection::open(self.workdir.path().join("ledger.db"))?;
+        let sql = "SELECT coalesce(sum(uplink), 0), coalesce(sum(downlink), 0) FROM total WHERE account = 'closed'";
+        let (uplink, downlink): (i64, i64) = ledger.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok((uplink.try_into()?, downlink.try_into()?))
     }
 
     /// Runs `weir status ARGS` against this agent.
