@@ -1,0 +1,134 @@
+//! The agent dies at each point between reading, recording, sending, answering and opening: nothing is lost, nothing is charged twice.
+
+use anyhow::{Context as _, Result, ensure};
+use e2e::eventually::eventually;
+use e2e::scenario::{Books, Plot, SOON, World, chunked};
+use e2e::topology::HOST_V4;
+use e2e::traffic::{Datagrams, Flow, udp};
+
+const PLENTY: u64 = 1 << 30;
+
+/// Small enough that reports follow each other several times a second at [`RATE`].
+const CHUNK: u64 = 256 << 10;
+
+/// Octets a second.
+const RATE: u64 = 800_000;
+
+const DIE_AT: &str = "WEIR_DRILL_DIE_AT";
+
+fn stream(world: &World) -> Result<Flow> {
+    udp(&world.topology.client, (&world.topology.internet, HOST_V4), Datagrams::endless(RATE, 1000))
+}
+
+/// An agent that is ordered to die there has died.
+fn dies_at(world: &mut World, point: &str) -> Result<()> {
+    world.start_agent_with(&[], &[(DIE_AT, point)])?;
+    world.wait_for_death().with_context(|| format!("ordered to die at {point}"))
+}
+
+/// Lets the last agent settle, then holds capture, kernel, containers and debit against each other, to the octet.
+fn settles_to_the_octet(world: &mut World, books: Books) -> Result<()> {
+    world.stop_agent()?;
+    books.close(world)?;
+    let (kernel, account) = (world.kernel(0)?, world.account(0)?);
+    let passed = (kernel.uplink.passed.octets, kernel.downlink.passed.octets);
+    account.is_settled()?;
+    ensure!(world.containers()? == passed, "containers of {:?}, {passed:?} passed", world.containers()?);
+    ensure!((account.uplink, account.downlink) == passed, "{passed:?} passed: {account:?}");
+    ensure!(passed.0 > 0, "nothing was tried");
+    Ok(())
+}
+
+/// Every agent begins where the one before it has died, with the first units still to be asked for.
+#[test]
+fn an_agent_that_dies_while_it_asks_for_its_first_units_has_asked_once() -> Result<()> {
+    let mut world = World::build(&Plot::of(chunked(PLENTY, CHUNK)))?;
+    let books = Books::before_the_agent(&world, 0)?;
+    dies_at(&mut world, "before-commit")?;
+    // The link is metered, and shut: whatever passes from now on is counted.
+    let flow = stream(&world)?;
+    for point in ["after-commit", "before-send", "replied", "answer-in", "before-gate:2"] {
+        dies_at(&mut world, point)?;
+    }
+    world.start_agent(&[])?;
+    flow.carries(2 * CHUNK, SOON)?;
+    flow.stop()?;
+    settles_to_the_octet(&mut world, books)?;
+    let account = world.account(0)?;
+    ensure!(account.sessions.len() == 1, "one create is one create: {account:?}");
+    Ok(())
+}
+
+#[test]
+fn an_agent_that_dies_at_any_point_of_its_work_loses_nothing_and_charges_nothing_twice() -> Result<()> {
+    let mut world = World::online(&Plot::of(chunked(PLENTY, CHUNK)))?;
+    let books = Books::open(&world, 0)?;
+    let flow = stream(&world)?;
+    world.kill_agent()?;
+    for point in ["before-commit", "after-commit", "before-send", "replied", "answer-in", "before-gate", "after-gate"] {
+        for nth in 1..=3 {
+            dies_at(&mut world, &format!("{point}:{nth}"))?;
+        }
+    }
+    for point in ["restored", "attached"] {
+        dies_at(&mut world, point)?;
+    }
+    world.start_agent(&[])?;
+    flow.carries(2 * CHUNK, SOON)?;
+    flow.stop()?;
+    settles_to_the_octet(&mut world, books)?;
+    let account = world.account(0)?;
+    ensure!(account.sessions.len() == 1, "the session goes on over every death: {account:?}");
+    Ok(())
+}
+
+#[test]
+fn an_agent_that_dies_while_it_settles_is_settled_by_the_next() -> Result<()> {
+    let mut world = World::build(&Plot::of(chunked(PLENTY, CHUNK)))?;
+    let books = Books::before_the_agent(&world, 0)?;
+    // The turns of its last loop: the gate is shut, the last reading is due, the release is out.
+    for turn in 1..=3 {
+        world.start_agent_with(&[], &[(DIE_AT, &format!("settling:{turn}"))])?;
+        world.reaches(0, &["active", "renewing"])?;
+        let flow = stream(&world)?;
+        flow.carries(CHUNK / 2, SOON)?;
+        world.agent.as_mut().context("an agent")?.actor.signal(nix::sys::signal::Signal::SIGTERM)?;
+        world.wait_for_death().with_context(|| format!("turn {turn}"))?;
+        flow.stop()?;
+    }
+    world.start_agent(&[])?;
+    world.reaches(0, &["active"])?;
+    settles_to_the_octet(&mut world, books)
+}
+
+/// The message has left to its last octet, and its answer is not there yet.
+#[test]
+fn an_agent_that_dies_while_it_waits_for_an_answer_is_not_charged_twice() -> Result<()> {
+    let mut world = World::online(&Plot::of(chunked(PLENTY, CHUNK)))?;
+    let books = Books::open(&world, 0)?;
+    let flow = stream(&world)?;
+    for _ in 0..2 {
+        world.fault("update", "drop-answer", 1)?;
+        eventually("a message without an answer", SOON, || {
+            ensure!(world.struck()? == 1, "not yet");
+            Ok(())
+        })?;
+        world.kill_agent()?;
+        world.start_agent(&[])?;
+        flow.carries(CHUNK, SOON)?;
+    }
+    flow.stop()?;
+    settles_to_the_octet(&mut world, books)
+}
+
+#[test]
+fn an_order_to_die_at_no_known_point_is_refused_with_those_that_there_are() -> Result<()> {
+    let mut world = World::build(&Plot::of(chunked(PLENTY, CHUNK)))?;
+    world.start_agent_with(&[], &[(DIE_AT, "between-gates")])?;
+    let agent = &mut world.agent.as_mut().context("an agent")?.actor;
+    ensure!(!agent.wait(SOON)?.success());
+    let said = agent.stderr();
+    ensure!(said.contains("WEIR_DRILL_DIE_AT") && said.contains("before-gate, after-gate"), "{said}");
+    ensure!(!world.workdir.path().join("ledger.db").exists(), "it has begun");
+    Ok(())
+}
