@@ -121,7 +121,8 @@ impl Agent {
         let own = self.stations[station].name.as_deref().unwrap_or_default();
         let links = self.links.borrow();
         let metered = |name: &str| self.stations.iter().any(|station| station.name.as_deref() == Some(name));
-        let others = links.other_ways_out(own, metered);
+        let servers: Vec<_> = self.allow.servers.iter().map(std::net::SocketAddr::ip).collect();
+        let others = links.other_ways_out(own, &servers, metered, |_| None);
         match usize::try_from(nth).ok().and_then(|nth| nth.checked_rem(others.len())) {
             Some(index) => reporter::Route::Device(others[index].to_owned()),
             None => reporter::Route::Routed,

@@ -220,6 +220,7 @@ impl Agent {
 
     /// Does what is due in every station; answers with the time until the next.
     fn tick_all(&mut self) -> Result<Duration> {
+        self.let_go()?;
         let mut next: Option<BootInstant> = None;
         for station in 0..self.stations.len() {
             let now = boot_now()?;

@@ -9,9 +9,9 @@ use super::station::{Attachment, Station, pinned};
 use super::{Agent, Message};
 use crate::clock::boot_now;
 use crate::config::Link as LinkConfig;
-use crate::datapath::{Datapath, LoadSpec, spawn_loader};
+use crate::datapath::{Datapath, LoadSpec, detach_and_unpin, spawn_loader};
 use crate::drill::{self, Point};
-use crate::link::{Link, Links};
+use crate::link::{Link, Links, Refusal};
 use crate::quota::{Event, Quota, StoredSession, Usable};
 use crate::reporter::Route;
 use crate::units::{BootInstant, Epoch};
@@ -110,6 +110,10 @@ impl Agent {
     }
 
     fn present(&mut self, index: usize, ifindex: u32, link: &Link, links: &Links) -> Result<()> {
+        let refusal = links.refusal(ifindex, |name| self.config.links.iter().any(|config| config.matches(name)));
+        if let Some(refusal) = refusal {
+            return self.refuse(index, refusal);
+        }
         let station = &mut self.stations[index];
         let reframed = station.framing != link.framing;
         station.framing = link.framing;
@@ -122,21 +126,65 @@ impl Agent {
                 self.use_link(index, ifindex, link, links)
             }
             Attachment::Failed(on) if on == ifindex => Ok(()),
-            Attachment::None | Attachment::On(_) | Attachment::Failed(_) => {
+            Attachment::None | Attachment::On(_) | Attachment::Failed(_) | Attachment::Refused => {
+                station.refusal = None;
                 self.attach(index, ifindex);
                 Ok(())
             }
         }
     }
 
+    /// The link is not to be metered: it is settled, and its meter taken off once that is done.
+    fn refuse(&mut self, index: usize, refusal: Refusal) -> Result<()> {
+        let station = &mut self.stations[index];
+        if matches!(station.attachment, Attachment::Pending(_)) {
+            // Looked at again when the loader is done.
+            return Ok(());
+        }
+        if station.refusal.as_ref() != Some(&refusal) {
+            tracing::error!(link = station.label(), "the link is not metered: {refusal}");
+        }
+        station.refusal = Some(refusal);
+        self.out_of_reach(index, Attachment::Refused)
+    }
+
     fn absent(&mut self, index: usize) -> Result<()> {
         let station = &mut self.stations[index];
-        let was_known = station.attachment != Attachment::None;
-        station.attachment = Attachment::None;
-        if was_known || station.in_use || station.quota.needs_meter() {
+        if station.attachment != Attachment::None || station.in_use || station.quota.needs_meter() {
             tracing::info!(link = station.label(), "the link is gone");
-            station.in_use = false;
-            self.tell(index, Event::Gone)?;
+        }
+        station.refusal = None;
+        self.out_of_reach(index, Attachment::None)
+    }
+
+    /// Tells the core, once, that a link is not in use any more and will not be soon.
+    fn out_of_reach(&mut self, index: usize, attachment: Attachment) -> Result<()> {
+        let station = &mut self.stations[index];
+        let is_news = station.attachment != attachment || station.in_use || station.quota.needs_meter();
+        station.attachment = attachment;
+        if !is_news {
+            return Ok(());
+        }
+        station.in_use = false;
+        self.tell(index, Event::Gone)
+    }
+
+    /// Takes the meter off every link that is gone or not to be metered, once its last reading is taken: such a link may live on
+    /// in another namespace, or under a bridge, where a shut gate would block it for ever.
+    pub(super) fn let_go(&mut self) -> Result<()> {
+        for index in 0..self.stations.len() {
+            let station = &mut self.stations[index];
+            let out_of_reach = matches!(station.attachment, Attachment::None | Attachment::Refused);
+            if !out_of_reach || station.datapath.is_none() || station.quota.needs_meter() {
+                continue;
+            }
+            station.datapath = None;
+            let label = station.label().to_owned();
+            match detach_and_unpin(&self.config.pin_root, &label) {
+                Ok(()) => tracing::info!(link = label, "settled; its meter is taken off"),
+                Err(error) => tracing::warn!(link = label, "its meter could not be taken off: {error:#}"),
+            }
+            self.tell(index, Event::MeterLost)?;
         }
         Ok(())
     }
@@ -196,7 +244,7 @@ impl Agent {
 
     /// Tells the core when the link comes into use, goes out of use, or has another SIM or other terms.
     fn use_link(&mut self, index: usize, ifindex: u32, link: &Link, links: &Links) -> Result<()> {
-        let routed = !self.config.agent.follow_default_route || links.default_route == Some(ifindex);
+        let routed = !self.config.agent.follow_default_route || links.default_route() == Some(ifindex);
         let station = &mut self.stations[index];
         let slot = station.config.as_ref().map(|config| config.slot.as_str()).unwrap_or_default();
         let sim = self.sims.get(slot).cloned().filter(|_| link.up && routed);

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::config::Link as LinkConfig;
 use crate::datapath::Datapath;
-use crate::link::Framing;
+use crate::link::{Framing, Refusal};
 use crate::quota::{GateMode, GateSetting, Quota, Reading, Terms};
 use crate::units::{BootId, Epoch, Generation, SubscriberIdentifier, UsedUnit};
 
@@ -23,6 +23,8 @@ pub(super) struct Station {
     pub(super) config: Option<LinkConfig>,
     pub(super) quota: Quota,
     pub(super) attachment: Attachment,
+    /// Why the link is not metered.
+    pub(super) refusal: Option<Refusal>,
     pub(super) datapath: Option<Datapath>,
     pub(super) framing: Framing,
     pub(super) sim: Option<Sim>,
@@ -41,6 +43,8 @@ pub(super) enum Attachment {
     On(u32),
     /// It was tried on the interface with this index, in vain; another try follows.
     Failed(u32),
+    /// Nowhere: the link exists and is not to be metered, see [`Station::refusal`].
+    Refused,
 }
 
 /// The SIM behind a link and the terms it is charged under.
@@ -57,6 +61,7 @@ impl Station {
             config,
             quota,
             attachment: Attachment::None,
+            refusal: None,
             datapath: None,
             framing: Framing::Ethernet,
             sim: None,

@@ -110,6 +110,9 @@ const fn state_word(state: State) -> &'static str {
 
 /// Plain words: what is so, why, and what happens next.
 fn explain(station: &Station, overview: &Overview, metered: bool) -> String {
+    if let (Attachment::Refused, Some(refusal)) = (station.attachment, &station.refusal) {
+        return format!("not metered: {refusal}");
+    }
     let words = match (station.attachment, overview.state) {
         (Attachment::None, _) => "the link does not exist; it is metered from its first packet once it does",
         (Attachment::Failed(_), _) => "the meter could not be attached; see the log, it is tried again",

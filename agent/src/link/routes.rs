@@ -1,0 +1,169 @@
+//! Where the routes lead: the default route, and the other ways out to the charging server.
+
+use std::net::IpAddr;
+
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
+
+use super::Links;
+
+/// A unicast route of the main table, towards one next hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteOut {
+    /// Where it begins to apply: the network's address.
+    pub network: IpAddr,
+    /// How many of its bits count; 0 = a default route.
+    pub length: u8,
+    /// The lower, the better.
+    pub metric: u32,
+    /// The interface it leads out of.
+    pub index: u32,
+}
+
+impl RouteOut {
+    fn is_default(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Tells whether the address lies in the network.
+    fn covers(&self, address: IpAddr) -> bool {
+        match (self.network, address.to_canonical()) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                (network.to_bits() ^ address.to_bits()).leading_zeros() >= u32::from(self.length)
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                (network.to_bits() ^ address.to_bits()).leading_zeros() >= u32::from(self.length)
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
+}
+
+impl Links {
+    /// The link of the default route with the lowest metric, IPv4 before IPv6.
+    #[must_use]
+    pub fn default_route(&self) -> Option<u32> {
+        let defaults = self.routes.iter().filter(|route| route.is_default());
+        defaults.min_by_key(|route| (route.network.is_ipv6(), route.metric)).map(|route| route.index)
+    }
+
+    /// The names of all links but `own` that are up and lead to one of `servers`, in the order in which to try them: those that fit
+    /// the `preferred` names first, in that order, then the best metric first.
+    ///
+    /// A link leads there by a default route or by any route that covers an address of the server; one that is known to be an
+    /// `uplink` does so in any case (its routes may be in a table of its own), and comes last. Bound to the device, the kernel looks
+    /// at that device's routes alone, so a host route through a dead link does not stand in the way. A message with a token in it
+    /// has no business in the gateway's own networks, where it would only wait for nobody.
+    #[must_use]
+    pub fn other_ways_out(
+        &self,
+        own: &str,
+        servers: &[IpAddr],
+        uplink: impl Fn(&str) -> bool,
+        preferred: impl Fn(&str) -> Option<usize>,
+    ) -> Vec<&str> {
+        let mut ways = Vec::new();
+        for (index, link) in self.by_index.iter().filter(|(_, link)| link.up && link.name != own) {
+            let metric = self.metric_to(*index, servers);
+            if metric.is_some() || uplink(&link.name) {
+                let rank = (preferred(&link.name).unwrap_or(usize::MAX), metric.is_none(), metric);
+                ways.push((rank, link.name.as_str()));
+            }
+        }
+        ways.sort_by_key(|(rank, _)| *rank);
+        ways.into_iter().map(|(_, name)| name).collect()
+    }
+
+    /// The best metric of a route out of this link to one of the servers; of a default route when no address is known.
+    fn metric_to(&self, index: u32, servers: &[IpAddr]) -> Option<u32> {
+        let leads = |route: &&RouteOut| {
+            let reaches =
+                servers.iter().any(|server| route.covers(*server)) || servers.is_empty() && route.is_default();
+            route.index == index && reaches
+        };
+        self.routes.iter().filter(leads).map(|route| route.metric).min()
+    }
+}
+
+/// The routes out that a message of the kernel tells of: one for each next hop of a unicast route in the main table.
+pub(super) fn routes_out(route: &RouteMessage) -> Vec<RouteOut> {
+    let header = &route.header;
+    if header.kind != RouteType::Unicast || header.table != RouteHeader::RT_TABLE_MAIN {
+        return Vec::new();
+    }
+    let mut network = match header.address_family {
+        rtnetlink::packet_route::AddressFamily::Inet6 => IpAddr::from([0_u8; 16]),
+        _ => IpAddr::from([0_u8; 4]),
+    };
+    let mut metric = 0;
+    let mut hops = Vec::new();
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Priority(priority) => metric = *priority,
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => network = (*address).into(),
+            RouteAttribute::Destination(RouteAddress::Inet6(address)) => network = (*address).into(),
+            RouteAttribute::Oif(index) => hops.push(*index),
+            RouteAttribute::MultiPath(paths) => hops.extend(paths.iter().map(|hop| hop.interface_index)),
+            _ => {}
+        }
+    }
+    let length = header.destination_prefix_length;
+    hops.into_iter().map(|index| RouteOut { network, length, metric, index }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::Link;
+
+    fn route(prefix: &str, metric: u32, index: u32) -> RouteOut {
+        let (network, length) = prefix.split_once('/').unwrap();
+        RouteOut { network: network.parse().unwrap(), length: length.parse().unwrap(), metric, index }
+    }
+
+    fn links(names: &[&str], routes: &[RouteOut]) -> Links {
+        let by_index = (1..).zip(names.iter().map(|name| Link::plain(name))).collect();
+        Links { by_index, routes: routes.into() }
+    }
+
+    fn ways<'a>(links: &'a Links, own: &str, servers: &[&str]) -> Vec<&'a str> {
+        let servers: Vec<IpAddr> = servers.iter().map(|server| server.parse().unwrap()).collect();
+        links.other_ways_out(own, &servers, |name| name == "wwan0", |_| None)
+    }
+
+    #[test]
+    fn only_a_link_that_is_up_and_has_a_default_route_is_another_way_out() {
+        let defaults = [route("0.0.0.0/0", 10, 3), route("0.0.0.0/0", 20, 4), route("0.0.0.0/0", 30, 5)];
+        let mut links = links(&["lo", "lan0", "wan0", "wan1", "wan2", "wwan0"], &defaults);
+        links.by_index.get_mut(&5).unwrap().up = false;
+        assert_eq!(ways(&links, "wan0", &[]), ["wan1", "wwan0"]);
+        assert_eq!(ways(&links, "", &[]), ["wan0", "wan1", "wwan0"]);
+        assert_eq!(links.default_route(), Some(3));
+    }
+
+    #[test]
+    fn a_route_to_the_servers_network_alone_is_a_way_out_too() {
+        let routes = [route("0.0.0.0/0", 10, 1), route("192.0.2.0/24", 0, 2), route("198.51.100.0/24", 0, 3)];
+        let links = links(&["wan0", "eth0", "eth1"], &routes);
+        assert_eq!(ways(&links, "wan0", &["192.0.2.1"]), ["eth0"]);
+        assert_eq!(ways(&links, "wan0", &["::ffff:192.0.2.1"]), ["eth0"]);
+        assert!(ways(&links, "wan0", &["203.0.113.1"]).is_empty());
+    }
+
+    #[test]
+    fn a_way_out_is_of_the_servers_own_family() {
+        let links = links(&["wan0", "eth0"], &[route("2001:db8::/32", 5, 2), route("0.0.0.0/0", 1, 1)]);
+        assert_eq!(ways(&links, "wan0", &["2001:db8::1"]), ["eth0"]);
+        assert_eq!(ways(&links, "eth0", &["2001:db8::1"]), Vec::<&str>::new());
+        assert_eq!(ways(&links, "", &["192.0.2.1", "2001:db8::1"]), ["wan0", "eth0"]);
+    }
+
+    #[test]
+    fn the_best_metric_goes_first_and_a_preference_goes_before_it() {
+        let routes = [route("0.0.0.0/0", 300, 1), route("0.0.0.0/0", 100, 2), route("0.0.0.0/0", 200, 3)];
+        let links = links(&["a", "b", "c", "wwan0"], &routes);
+        assert_eq!(ways(&links, "", &["192.0.2.1"]), ["b", "c", "a", "wwan0"]);
+        let order = |name: &str| ["wwan0", "a"].iter().position(|preferred| *preferred == name);
+        let servers = ["192.0.2.1".parse().unwrap()];
+        assert_eq!(links.other_ways_out("b", &servers, |name| name == "wwan0", order), ["wwan0", "a", "c"]);
+    }
+}
