@@ -8,9 +8,7 @@ use super::rows::{self, Account, MessageRow, MessageState, SessionRow};
 use super::types::{Committed, LabelledContainer, SealRequest, Usage};
 use super::words::{Wall, nanos};
 use crate::clock::{Label, Moment};
-use crate::quota::{
-    Container, FailureHandling, Grant, MAX_CONTAINERS, Message, MessageKey, QuotaManagement, Record, SessionOpening,
-};
+use crate::quota::{Container, FailureHandling, Grant, MAX_CONTAINERS, Message, MessageKey, Record, SessionOpening};
 use crate::units::{BootId, BootInstant, ChargingId, LocalSequenceNumber, Octets, SessionRef, UsedUnit};
 
 /// Makes the exact bytes of a message.
@@ -141,8 +139,7 @@ impl Batch<'_> {
 
     fn seal(&mut self, session: ChargingId, message: &Message, seal: &mut Seal<'_>) -> Result<()> {
         let row = self.open_session(session)?;
-        let containers = rows::containers(self.db, session, row.next_unsealed, row.next_container)?;
-        let containers = self.check_message(&row, message, containers)?;
+        let containers = self.check_message(&row, message)?;
         let (first_container, count) = (row.next_unsealed, u32::try_from(containers.len())?);
         let sealed_at = stored(self.moment.label(message.sealed_at));
         let request = SealRequest {
@@ -159,14 +156,9 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// The containers of a message that is to be sealed, out of those that are in no message; an error unless it carries on
-    /// where the session's last message ended.
-    fn check_message(
-        &self,
-        row: &SessionRow,
-        message: &Message,
-        mut unsealed: Vec<LabelledContainer>,
-    ) -> Result<Vec<LabelledContainer>> {
+    /// The containers of a message that is to be sealed, and no more of those that are in no message: there may be a million. An
+    /// error unless it carries on where the session's last message ended.
+    fn check_message(&self, row: &SessionRow, message: &Message) -> Result<Vec<LabelledContainer>> {
         let session = row.opening.session;
         ensure!(
             message.number == row.next_message,
@@ -182,14 +174,14 @@ impl Batch<'_> {
             "{} containers in one message: {MAX_CONTAINERS} at most",
             message.containers.len()
         );
-        let in_turn = unsealed.iter().map(|labelled| labelled.container.number);
+        let count = u32::try_from(message.containers.len())?;
+        let end = row.next_unsealed.get().saturating_add(count).min(row.next_container.get());
+        let unsealed = rows::containers(self.db, session, row.next_unsealed, LocalSequenceNumber::new(end))?;
         ensure!(
-            message.containers.len() <= unsealed.len()
-                && in_turn.zip(&message.containers).all(|(turn, is)| turn == *is),
+            unsealed.iter().map(|labelled| labelled.container.number).eq(message.containers.iter().copied()),
             "a message carries the oldest containers that are in no message, in their order, not {:?}",
             message.containers
         );
-        unsealed.truncate(message.containers.len());
         if !row.orphaned {
             // An orphan draws on no grant, so nothing is counted from what it has reported.
             check_reported(row, message, &unsealed)?;
@@ -248,9 +240,7 @@ impl Batch<'_> {
             params![key.session, key.number],
         )?;
         let containers = rows::containers(self.db, key.session, message.first_container, message.end_container)?;
-        for labelled in &containers {
-            history::add(self.db, &session.opening.subscriber, labelled)?;
-        }
+        history::add(self.db, &session.opening.subscriber, &containers)?;
         let usage = containers.iter().map(|labelled| &labelled.container).collect();
         self.add_total(key.session, Account::Acknowledged, usage)?;
         self.delete(key, &message)?;
@@ -417,11 +407,8 @@ impl Batch<'_> {
 
 /// The zero point of the grant in a message's answer must be what its containers make it: the ceiling hangs on it.
 fn check_reported(row: &SessionRow, message: &Message, containers: &[LabelledContainer]) -> Result<()> {
-    let online = containers
-        .iter()
-        .filter(|labelled| labelled.container.quota_management == QuotaManagement::Online)
-        .fold(Octets::ZERO, |sum, labelled| sum.saturating_add(labelled.container.used.total()));
-    let reported = row.reported.saturating_add(online);
+    let octets = containers.iter().map(|labelled| labelled.container.quota_octets());
+    let reported = octets.fold(row.reported, Octets::saturating_add);
     ensure!(
         message.reported == reported,
         "message {} of session {} claims {} octets reported so far, its containers make it {reported}",

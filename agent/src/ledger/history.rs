@@ -42,9 +42,25 @@ fn start_of(granularity: Granularity, wall: Timestamp) -> Result<Timestamp> {
     }
 }
 
-/// Adds an acknowledged container to its hour, day and month.
-pub(super) fn add(db: &Connection, subscriber: &SubscriberIdentifier, labelled: &LabelledContainer) -> Result<()> {
-    let Usage { online, offline } = Usage::of(&labelled.container);
+/// Adds acknowledged containers to their hours, days and months: one write a span, however many containers fall into it.
+pub(super) fn add(db: &Connection, subscriber: &SubscriberIdentifier, containers: &[LabelledContainer]) -> Result<()> {
+    for granularity in ALL {
+        let mut spans = BTreeMap::new();
+        for labelled in containers {
+            let start = start_of(granularity, labelled.closed_at.wall)?;
+            let (usage, synced) = spans.entry(start).or_insert((Usage::ZERO, true));
+            *usage = usage.saturating_add(Usage::of(&labelled.container));
+            *synced &= labelled.closed_at.synced;
+        }
+        for (start, (usage, synced)) in spans {
+            add_span(db, granularity, &UsageBucket { subscriber: subscriber.clone(), start, usage, synced })?;
+        }
+    }
+    Ok(())
+}
+
+fn add_span(db: &Connection, granularity: Granularity, bucket: &UsageBucket) -> Result<()> {
+    let Usage { online, offline } = bucket.usage;
     let mut statement = db.prepare_cached(
         "INSERT INTO history (granularity, subscriber, start, uplink, downlink, offline_uplink, offline_downlink, synced) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO UPDATE SET \
@@ -52,18 +68,16 @@ pub(super) fn add(db: &Connection, subscriber: &SubscriberIdentifier, labelled: 
          offline_uplink = offline_uplink + excluded.offline_uplink, \
          offline_downlink = offline_downlink + excluded.offline_downlink, synced = min(synced, excluded.synced)",
     )?;
-    for granularity in ALL {
-        statement.execute(params![
-            granularity,
-            subscriber,
-            Wall(start_of(granularity, labelled.closed_at.wall)?),
-            online.uplink,
-            online.downlink,
-            offline.uplink,
-            offline.downlink,
-            labelled.closed_at.synced,
-        ])?;
-    }
+    statement.execute(params![
+        granularity,
+        bucket.subscriber,
+        Wall(bucket.start),
+        online.uplink,
+        online.downlink,
+        offline.uplink,
+        offline.downlink,
+        bucket.synced,
+    ])?;
     Ok(())
 }
 
@@ -78,11 +92,12 @@ pub(super) fn usage(db: &Connection, granularity: Granularity, scope: Scope) -> 
     match scope {
         Scope::Acknowledged => {}
         Scope::Recorded => {
-            for (subscriber, labelled) in rows::all_containers(db)? {
+            rows::each_container(db, |subscriber, labelled| {
                 let start = start_of(granularity, labelled.closed_at.wall)?;
                 let usage = Usage::of(&labelled.container);
                 add(UsageBucket { subscriber, start, usage, synced: labelled.closed_at.synced });
-            }
+                Ok(())
+            })?;
         }
     }
     let bucket = |((subscriber, start), (usage, synced))| UsageBucket { subscriber, start, usage, synced };

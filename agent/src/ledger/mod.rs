@@ -166,10 +166,12 @@ impl Ledger {
     fn stored_session(&self, row: SessionRow) -> Result<StoredSession> {
         let session = row.opening.session;
         let closed = rows::total(&self.db, session, Account::Closed)?;
-        let pending = self.contiguous(session, row.next_unsealed, row.next_container)?;
+        let pending = rows::quota_octets(&self.db, session, row.next_unsealed, row.next_container)?;
+        are_all_there(session, (row.next_unsealed, row.next_container), u32::try_from(pending.len())?)?;
         let outstanding = rows::outstanding(&self.db, session)?;
         if let Some(message) = &outstanding {
-            self.contiguous(session, message.first_container, message.end_container)?;
+            let (from, to) = (message.first_container, message.end_container);
+            are_all_there(session, (from, to), rows::count(&self.db, session, from, to)?)?;
         }
         Ok(StoredSession {
             opening: row.opening,
@@ -191,24 +193,6 @@ impl Ledger {
         })
     }
 
-    /// The containers of a range, none missing.
-    fn contiguous(
-        &self,
-        session: ChargingId,
-        from: LocalSequenceNumber,
-        to: LocalSequenceNumber,
-    ) -> Result<Vec<crate::quota::Container>> {
-        let containers: Vec<_> =
-            rows::containers(&self.db, session, from, to)?.into_iter().map(|labelled| labelled.container).collect();
-        let expected = to.get().saturating_sub(from.get());
-        ensure!(
-            u32::try_from(containers.len()) == Ok(expected),
-            "the ledger is damaged: of session {session} {expected} containers from {from} are expected, {} are there",
-            containers.len()
-        );
-        Ok(containers)
-    }
-
     /// Drops the attempt counts of messages that are settled.
     fn forget_settled(&mut self, records: &[Record]) {
         for record in records {
@@ -228,6 +212,20 @@ impl Ledger {
             }
         }
     }
+}
+
+/// None of the containers `from .. to` is missing when so many are there: a number is used once.
+fn are_all_there(
+    session: ChargingId,
+    (from, to): (LocalSequenceNumber, LocalSequenceNumber),
+    found: u32,
+) -> Result<()> {
+    let expected = to.get().saturating_sub(from.get());
+    ensure!(
+        found == expected,
+        "the ledger is damaged: of session {session} {expected} containers from {from} are expected, {found} are there"
+    );
+    Ok(())
 }
 
 /// What a record is about, for errors.

@@ -4,54 +4,85 @@ use anyhow::Result;
 use rusqlite::Connection;
 
 use super::rows::{self, Account, SessionRow};
-use super::types::{Buffered, LabelledContainer, SessionAudit, SetAside, Usage};
+use super::types::{Buffered, SessionAudit, SetAside, Usage};
 use super::words::label;
 use crate::clock::Label;
 use crate::quota::MessageKey;
 use crate::units::{ChargingId, LocalSequenceNumber};
 
-/// The books of each open session.
+/// The books of each open session. Every container is added up anew: with a long backlog that takes its time.
 pub(super) fn audit(db: &Connection) -> Result<Vec<SessionAudit>> {
     rows::open_sessions(db)?.into_iter().map(|row| audit_session(db, row)).collect()
 }
 
 fn audit_session(db: &Connection, row: SessionRow) -> Result<SessionAudit> {
     let session = row.opening.session;
-    let pending = rows::containers(db, session, row.next_unsealed, row.next_container)?;
-    let outstanding = outstanding(db, session)?;
+    let outstanding = rows::outstanding(db, session)?;
+    let mut oldest = row.next_unsealed;
+    let mut in_message = Usage::ZERO;
+    if let Some(message) = &outstanding {
+        in_message = rows::sum(db, session, message.first_container, message.end_container)?;
+        oldest = message.first_container;
+    }
     Ok(SessionAudit {
         session,
+        closed: rows::total(db, session, Account::Closed)?,
+        acknowledged: rows::total(db, session, Account::Acknowledged)?,
+        pending: rows::sum(db, session, row.next_unsealed, row.next_container)?,
+        pending_containers: usize::try_from(row.next_container.get() - row.next_unsealed.get())?,
+        outstanding: in_message,
+        set_aside: set_aside_of(db, session)?,
+        oldest_unreported: rows::first_usage(db, session, oldest)?,
         subscriber: row.opening.subscriber,
         session_ref: row.session_ref,
         opened_at: row.opened_at,
         closing: row.closing,
         orphaned: row.orphaned,
-        closed: rows::total(db, session, Account::Closed)?,
         reported: row.reported,
-        acknowledged: rows::total(db, session, Account::Acknowledged)?,
-        pending: sum(&pending),
-        pending_containers: pending.len(),
-        outstanding: sum(&outstanding),
-        set_aside: in_doubt(db)?
-            .into_iter()
-            .filter(|message| message.key.session == session)
-            .map(|message| message.usage)
-            .collect(),
-        oldest_unreported: oldest(outstanding.iter().chain(&pending)),
         grants: row.grants,
         granted: row.granted,
     })
 }
 
-/// Usage that is recorded but neither acknowledged nor set aside.
+/// Usage that is recorded but neither acknowledged nor set aside, from the running totals.
 pub(super) fn buffered(db: &Connection) -> Result<Buffered> {
     // A session with anything left is open: closing it with less is refused.
-    let mut waiting = Vec::new();
-    for row in rows::open_sessions(db)? {
-        waiting.extend(outstanding(db, row.opening.session)?);
-        waiting.extend(rows::containers(db, row.opening.session, row.next_unsealed, row.next_container)?);
+    let mut waiting = Buffered::default();
+    let mut oldest: Option<Label> = None;
+    let sql = "SELECT s.charging_id, coalesce(m.first_container, s.next_unsealed), \
+        s.next_container - s.next_unsealed + coalesce(m.containers, 0) \
+        FROM session s LEFT JOIN message m ON m.charging_id = s.charging_id AND m.state = 'outstanding' \
+        WHERE s.closed_wall IS NULL ORDER BY s.opening";
+    let mut statement = db.prepare_cached(sql)?;
+    let mut found = statement.query([])?;
+    while let Some(row) = found.next()? {
+        let (session, first): (ChargingId, LocalSequenceNumber) = (row.get(0)?, row.get(1)?);
+        let containers = usize::try_from(row.get::<_, u32>(2)?)?;
+        if containers == 0 {
+            continue;
+        }
+        let settled = rows::total(db, session, Account::Acknowledged)?.saturating_add(set_aside_of(db, session)?);
+        let octets = rows::total(db, session, Account::Closed)?.total().saturating_sub(settled.total());
+        waiting.containers += containers;
+        waiting.octets = waiting.octets.saturating_add(octets);
+        let first = rows::first_usage(db, session, first)?;
+        oldest = oldest.into_iter().chain(first).min_by_key(|label| label.wall);
     }
-    Ok(Buffered { containers: waiting.len(), octets: sum(&waiting).total(), oldest: oldest(&waiting) })
+    Ok(Buffered { oldest, ..waiting })
+}
+
+/// What the messages of a session hold that the server refused for good.
+fn set_aside_of(db: &Connection, session: ChargingId) -> Result<Usage> {
+    let sql = "SELECT first_container, first_container + containers FROM message \
+        WHERE charging_id = ?1 AND state = 'set aside'";
+    let mut statement = db.prepare_cached(sql)?;
+    let ranges = statement.query_map([session], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let mut sum = Usage::ZERO;
+    for range in ranges {
+        let (from, to) = range?;
+        sum = sum.saturating_add(rows::sum(db, session, from, to)?);
+    }
+    Ok(sum)
 }
 
 /// The messages that the server refused for good, oldest first.
@@ -76,24 +107,8 @@ pub(super) fn in_doubt(db: &Connection) -> Result<Vec<SetAside>> {
     let read: Vec<(SetAside, LocalSequenceNumber, LocalSequenceNumber)> = read.collect::<rusqlite::Result<_>>()?;
     read.into_iter()
         .map(|(message, from, to)| {
-            let usage = sum(&rows::containers(db, message.key.session, from, to)?);
+            let usage = rows::sum(db, message.key.session, from, to)?;
             Ok(SetAside { usage, ..message })
         })
         .collect()
-}
-
-/// The containers of the message that waits for its answer.
-fn outstanding(db: &Connection, session: ChargingId) -> Result<Vec<LabelledContainer>> {
-    match rows::outstanding(db, session)? {
-        Some(message) => rows::containers(db, session, message.first_container, message.end_container),
-        None => Ok(Vec::new()),
-    }
-}
-
-fn sum(containers: &[LabelledContainer]) -> Usage {
-    containers.iter().map(|labelled| &labelled.container).collect()
-}
-
-fn oldest<'a>(containers: impl IntoIterator<Item = &'a LabelledContainer>) -> Option<Label> {
-    containers.into_iter().map(|labelled| labelled.first_usage).min_by_key(|label| label.wall)
 }

@@ -117,6 +117,56 @@ pub(super) fn containers(
     Ok(statement.query_map(params![session, from, to], container_row)?.collect::<rusqlite::Result<_>>()?)
 }
 
+/// Quota octets of the containers of a session with numbers in `from .. to`, oldest first.
+pub(super) fn quota_octets(
+    db: &Connection,
+    session: ChargingId,
+    from: LocalSequenceNumber,
+    to: LocalSequenceNumber,
+) -> Result<Vec<Octets>> {
+    let sql = "SELECT CASE quota_management WHEN 'online' THEN uplink + downlink ELSE 0 END FROM container \
+        WHERE charging_id = ?1 AND number >= ?2 AND number < ?3 ORDER BY number";
+    // Of one size from the start: a backlog may hold a million of them.
+    let mut octets = Vec::with_capacity(usize::try_from(to.get().saturating_sub(from.get()))?.min(1 << 20));
+    let mut statement = db.prepare_cached(sql)?;
+    for row in statement.query_map(params![session, from, to], |row| row.get(0))? {
+        octets.push(row?);
+    }
+    Ok(octets)
+}
+
+/// How many containers of a session with numbers in `from .. to` are stored.
+pub(super) fn count(
+    db: &Connection,
+    session: ChargingId,
+    from: LocalSequenceNumber,
+    to: LocalSequenceNumber,
+) -> Result<u32> {
+    let sql = "SELECT count(*) FROM container WHERE charging_id = ?1 AND number >= ?2 AND number < ?3";
+    Ok(db.prepare_cached(sql)?.query_row(params![session, from, to], |row| row.get(0))?)
+}
+
+/// The sum of the containers of a session with numbers in `from .. to`.
+pub(super) fn sum(
+    db: &Connection,
+    session: ChargingId,
+    from: LocalSequenceNumber,
+    to: LocalSequenceNumber,
+) -> Result<Usage> {
+    let sql = "SELECT coalesce(sum(uplink) FILTER (WHERE quota_management = 'online'), 0), \
+        coalesce(sum(downlink) FILTER (WHERE quota_management = 'online'), 0), \
+        coalesce(sum(uplink) FILTER (WHERE quota_management = 'offline'), 0), \
+        coalesce(sum(downlink) FILTER (WHERE quota_management = 'offline'), 0) \
+        FROM container WHERE charging_id = ?1 AND number >= ?2 AND number < ?3";
+    Ok(db.prepare_cached(sql)?.query_row(params![session, from, to], |row| usage(row, 0))?)
+}
+
+/// When the usage of a container began.
+pub(super) fn first_usage(db: &Connection, session: ChargingId, number: LocalSequenceNumber) -> Result<Option<Label>> {
+    let sql = "SELECT first_wall, first_synced FROM container WHERE charging_id = ?1 AND number = ?2";
+    Ok(db.prepare_cached(sql)?.query_row(params![session, number], |row| label(row, 0)).optional()?)
+}
+
 /// What became of a sealed message that is still stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MessageState {
@@ -232,11 +282,18 @@ pub(super) fn checkpoint(db: &Connection, session: ChargingId) -> Result<Option<
     Ok(db.prepare_cached(sql)?.query_row([session], read).optional()?)
 }
 
-/// Every container that is still stored, with who pays for it.
-pub(super) fn all_containers(db: &Connection) -> Result<Vec<(SubscriberIdentifier, LabelledContainer)>> {
+/// Every container that is still stored, with who pays for it: one at a time, there may be a million.
+pub(super) fn each_container(
+    db: &Connection,
+    mut visit: impl FnMut(SubscriberIdentifier, LabelledContainer) -> Result<()>,
+) -> Result<()> {
     let sql = format!(
         "SELECT {CONTAINER}, (SELECT subscriber FROM session s WHERE s.charging_id = container.charging_id) FROM container"
     );
-    let read = |row: &Row<'_>| Ok((row.get(14)?, container_row(row)?));
-    Ok(db.prepare_cached(&sql)?.query_map([], read)?.collect::<rusqlite::Result<_>>()?)
+    let mut statement = db.prepare_cached(&sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        visit(row.get(14)?, container_row(row)?)?;
+    }
+    Ok(())
 }

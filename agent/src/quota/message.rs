@@ -58,6 +58,17 @@ pub struct Container {
     pub closed_at: BootInstant,
 }
 
+impl Container {
+    /// Octets of it that draw on the quota.
+    #[must_use]
+    pub const fn quota_octets(&self) -> Octets {
+        match self.quota_management {
+            QuotaManagement::Online => self.used.total(),
+            QuotaManagement::Offline => Octets::ZERO,
+        }
+    }
+}
+
 /// The operation of a message (TS 32.291 clause 6.1.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
@@ -341,8 +352,9 @@ pub struct StoredSession {
     pub next_container: LocalSequenceNumber,
     /// The number of the next message.
     pub next_message: InvocationSequenceNumber,
-    /// Containers closed but not yet in a sealed message, oldest first.
-    pub pending: Vec<Container>,
+    /// Quota octets of each container closed but not yet in a sealed message, oldest first; the last one's number is the one before
+    /// `next_container`. A long backlog is many of them: the ledger keeps the rest.
+    pub pending: Vec<Octets>,
     /// The sealed message that has not been acknowledged.
     pub outstanding: Option<Message>,
     /// The last grant.

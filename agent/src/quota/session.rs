@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::jitter::Jitter;
 use super::outbox::Outbox;
 use super::{
-    Answer, Command, Container, FailureHandling, Grant, GrantedUnit, MAX_CONTAINERS, MessageKey, Operation, Outcome,
-    QuotaManagement, Reading, Record, ResultCode, SessionOpening, StoredSession, Terms, Trigger,
+    Answer, Command, FailureHandling, Grant, GrantedUnit, MAX_CONTAINERS, MessageKey, Operation, Outcome, Reading,
+    Record, ResultCode, SessionOpening, StoredSession, Terms, Trigger,
 };
 use crate::units::{
     BootInstant, ChargingId, InvocationSequenceNumber, LocalSequenceNumber, OctetRate, Octets, SessionRef, UsedUnit,
@@ -58,8 +58,8 @@ pub(super) struct Session {
     reported: Octets,
     next_container: LocalSequenceNumber,
     next_message: InvocationSequenceNumber,
-    /// Closed, not yet sealed: number and quota octets.
-    pending: VecDeque<(LocalSequenceNumber, Octets)>,
+    /// Quota octets of what is closed and not yet sealed, oldest first; the last one's number is the one before `next_container`.
+    pending: VecDeque<Octets>,
     outbox: Option<Outbox>,
     grant: Option<Grant>,
     grace: Option<(Octets, BootInstant)>,
@@ -142,7 +142,7 @@ impl Session {
         session.reported = stored.reported;
         session.next_container = stored.next_container;
         session.next_message = stored.next_message;
-        session.pending = stored.pending.iter().map(|container| (container.number, quota_octets(container))).collect();
+        session.pending = stored.pending.into();
         session.outbox = stored.outstanding.map(|message| Outbox::restored(message, now));
         session.grant = stored.grant;
         session.failure_handling = stored.failure_handling;
@@ -428,8 +428,8 @@ impl Session {
         self.orphan = true;
         // What the void message had reported no longer matters: an orphan gets no grant that could start from there.
         let void = self.outbox.take().map(|outbox| outbox.message.containers).unwrap_or_default();
-        for number in void.into_iter().rev() {
-            self.pending.push_front((number, Octets::ZERO));
+        for _ in void {
+            self.pending.push_front(Octets::ZERO);
         }
         out.push(Command::Record(Record::Orphaned { session: self.id() }));
         self.close(Trigger::AbnormalRelease, now, out);
@@ -469,14 +469,6 @@ fn send_command(session: ChargingId, outbox: &Outbox) -> Command {
         key: MessageKey { session, number: outbox.message.number },
         attempt: outbox.attempt(),
         route: outbox.route(),
-    }
-}
-
-/// Octets of a container that draw on the quota.
-fn quota_octets(container: &Container) -> Octets {
-    match container.quota_management {
-        QuotaManagement::Online => container.used.total(),
-        QuotaManagement::Offline => Octets::ZERO,
     }
 }
 

@@ -10,6 +10,8 @@ use crate::units::{ChargingId, Octets};
 pub(super) struct ModelSession {
     pub(super) stored: StoredSession,
     pub(super) is_open: bool,
+    /// The containers that are in no message.
+    pub(super) pending: Vec<Container>,
     /// The containers of the outstanding message.
     pub(super) sealed: Vec<Container>,
     acknowledged: Usage,
@@ -59,7 +61,7 @@ impl Model {
                 let lost = self.get(*session);
                 lost.stored.orphaned = true;
                 lost.stored.outstanding = None;
-                lost.stored.pending.splice(0..0, lost.sealed.drain(..));
+                lost.pending.splice(0..0, lost.sealed.drain(..));
             }
             Record::GraceOpened { session, ceiling, until } => {
                 self.get(*session).stored.grace = Some((*ceiling, *until));
@@ -74,7 +76,12 @@ impl Model {
     }
 
     pub(super) fn open(&self) -> Vec<StoredSession> {
-        self.sessions.iter().filter(|session| session.is_open).map(|session| session.stored.clone()).collect()
+        let open = self.sessions.iter().filter(|session| session.is_open);
+        open.map(|session| StoredSession {
+            pending: session.pending.iter().map(Container::quota_octets).collect(),
+            ..session.stored.clone()
+        })
+        .collect()
     }
 
     /// The ledger tells the same story: sessions, books, buffer, history.
@@ -91,7 +98,7 @@ impl Model {
             assert_eq!(audit.set_aside, session.set_aside, "{hint}");
             assert_eq!(audit.orphaned, session.stored.orphaned, "{hint}");
             assert_eq!(audit.outstanding, session.sealed.iter().collect(), "{hint}");
-            assert_eq!(audit.pending, session.stored.pending.iter().collect(), "{hint}");
+            assert_eq!(audit.pending, session.pending.iter().collect(), "{hint}");
         }
         self.assert_sums_agree(ledger, hint);
     }
@@ -120,6 +127,7 @@ impl ModelSession {
         Self {
             stored: StoredSession::opened(opening),
             is_open: true,
+            pending: Vec::new(),
             sealed: Vec::new(),
             acknowledged: Usage::ZERO,
             set_aside: Usage::ZERO,
@@ -131,11 +139,11 @@ impl ModelSession {
         self.stored.closed = self.stored.closed.saturating_add(usage.online);
         self.stored.closed_throttled = self.stored.closed_throttled.saturating_add(usage.offline);
         self.stored.next_container = container.number.next().expect("a next number");
-        self.stored.pending.push(container);
+        self.pending.push(container);
     }
 
     fn seal(&mut self, message: &Message) {
-        self.sealed = self.stored.pending.drain(..message.containers.len()).collect();
+        self.sealed = self.pending.drain(..message.containers.len()).collect();
         self.stored.reported = message.reported;
         self.stored.next_message = message.number.next().expect("a next number");
         self.stored.outstanding = Some(message.clone());
@@ -147,6 +155,6 @@ impl ModelSession {
     }
 
     fn waiting(&self) -> Usage {
-        self.sealed.iter().chain(&self.stored.pending).collect()
+        self.sealed.iter().chain(&self.pending).collect()
     }
 }

@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 
-use super::model::Model;
+use super::model::{Model, ModelSession};
 use super::{at, boot, bytes, container, grant, in_memory, moment, opening};
 use crate::ledger::Ledger;
 use crate::quota::{
@@ -36,10 +36,10 @@ fn next_record(rng: &mut Rng, model: &Model) -> Record {
         10 if rng.bool() && !session.stored.settled => Record::SessionSettled { session: id },
         10 if session.stored.closing.is_none() => Record::SessionClosing { session: id, trigger: Trigger::Final },
         11 if !session.stored.orphaned => Record::Orphaned { session: id },
-        12 if session.stored.outstanding.is_none() && session.stored.pending.is_empty() => {
+        12 if session.stored.outstanding.is_none() && session.pending.is_empty() => {
             Record::SessionClosed { session: id }
         }
-        _ => seal_or_settle(rng, &session.stored),
+        _ => seal_or_settle(rng, session),
     }
 }
 
@@ -64,7 +64,8 @@ fn checkpoint(rng: &mut Rng, session: &StoredSession) -> Record {
     Record::Checkpoint { session: session.opening.session, passed, throttled, at: at(50) }
 }
 
-fn seal_or_settle(rng: &mut Rng, session: &StoredSession) -> Record {
+fn seal_or_settle(rng: &mut Rng, model: &ModelSession) -> Record {
+    let session = &model.stored;
     let id = session.opening.session;
     if let Some(message) = &session.outstanding {
         let key = MessageKey { session: id, number: message.number };
@@ -77,9 +78,8 @@ fn seal_or_settle(rng: &mut Rng, session: &StoredSession) -> Record {
         let failure_handling = rng.choice(handlings).filter(|_| rng.bool());
         return Record::MessageAcknowledged { key, session_ref, grant, failure_handling };
     }
-    let carried = &session.pending[..rng.usize(0..=session.pending.len().min(5))];
-    let online = carried.iter().filter(|container| container.quota_management == QuotaManagement::Online);
-    let reported = online.fold(session.reported, |sum, container| sum.saturating_add(container.used.total()));
+    let carried = &model.pending[..rng.usize(0..=model.pending.len().min(5))];
+    let reported = carried.iter().map(Container::quota_octets).fold(session.reported, Octets::saturating_add);
     let message = Message {
         number: session.next_message,
         operation: if session.next_message.get() == 0 { Operation::Create } else { Operation::Update },

@@ -80,7 +80,7 @@ fn a_message_is_sealed_with_all_it_is_made_of() {
     assert_eq!(session.closed, UsedUnit::new(301, 701));
     assert_eq!(session.closed_throttled, UsedUnit::new(9, 1));
     assert_eq!(session.reported, Octets::new(1000));
-    assert_eq!(session.pending, [container(3, 1, 1)]);
+    assert_eq!((session.next_container.get(), &session.pending[..]), (4, &[Octets::new(2)][..]));
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn what_a_lost_session_left_is_sealed_again_under_the_same_names_and_labels() {
     let session = &ledger.restore().expect("restores")[0];
     assert!(session.orphaned);
     assert_eq!((&session.outstanding, session.next_message.get()), (&None, 3));
-    assert_eq!(session.pending, [container(2, 20, 0), container(3, 300, 0)]);
+    assert_eq!((session.next_container.get(), &session.pending[..]), (4, &[Octets::new(20), Octets::new(300)][..]));
     let requests = requests(&mut ledger, &[sealed(3, &[2, 3], 321)], &moment(200));
     let containers = &requests[0].containers;
     assert_eq!(containers.iter().map(|labelled| labelled.container.number.get()).collect::<Vec<_>>(), [2, 3]);

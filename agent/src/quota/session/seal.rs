@@ -1,8 +1,8 @@
 //! Closing intervals of usage into containers, and sealing containers into messages.
 
-use super::{Outbox, Session, quota_octets, send_command};
+use super::{Outbox, Session, send_command};
 use crate::quota::{Command, Container, MAX_CONTAINERS, Message, Operation, QuotaManagement, Record, Trigger};
-use crate::units::{BootInstant, Octets, UsedUnit};
+use crate::units::{BootInstant, LocalSequenceNumber, Octets, UsedUnit};
 
 /// A container stays below 2^31 octets, because some servers hold volumes as signed 32-bit numbers.
 const CONTAINER_MAX: u64 = (1 << 31) - 1;
@@ -41,10 +41,16 @@ impl Session {
                 closed_at: now,
             };
             self.next_container = self.next_container.next().unwrap_or(self.next_container);
-            self.pending.push_back((container.number, quota_octets(&container)));
+            self.pending.push_back(container.quota_octets());
             out.push(Command::Record(Record::ContainerClosed { session: self.id(), container }));
             used = rest;
         }
+    }
+
+    /// The number of the oldest container that is in no message: they are numbered without a gap.
+    fn first_pending(&self) -> LocalSequenceNumber {
+        let count = u32::try_from(self.pending.len()).unwrap_or(u32::MAX);
+        LocalSequenceNumber::new(self.next_container.get().saturating_sub(count))
     }
 
     /// Seals the oldest containers into a message and sends it.
@@ -56,12 +62,11 @@ impl Session {
         now: BootInstant,
         out: &mut Vec<Command>,
     ) {
-        let mut containers = Vec::new();
-        while containers.len() < MAX_CONTAINERS {
-            let Some((number, octets)) = self.pending.pop_front() else { break };
-            containers.push(number);
-            self.reported = self.reported.saturating_add(octets);
-        }
+        let first = self.first_pending().get();
+        let count = self.pending.len().min(MAX_CONTAINERS);
+        let octets: Octets = self.pending.drain(..count).fold(Octets::ZERO, Octets::saturating_add);
+        self.reported = self.reported.saturating_add(octets);
+        let containers = (first..).take(count).map(LocalSequenceNumber::new).collect();
         let number = self.next_message;
         self.next_message = number.next().unwrap_or(number);
         let message =

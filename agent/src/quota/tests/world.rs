@@ -140,7 +140,7 @@ impl Ledger {
                         session.closed_throttled = session.closed_throttled.saturating_add(container.used);
                     }
                 }
-                session.pending.push(container.clone());
+                session.pending.push(container.quota_octets());
                 self.containers.insert((id, container.number), container);
             }
             Record::MessageSealed { session: id, message } => {
@@ -148,10 +148,10 @@ impl Ledger {
                 assert!(session.outstanding.is_none(), "one message at a time");
                 assert_eq!(message.number, session.next_message);
                 session.next_message = message.number.next().expect("a number");
-                let carried: Vec<_> = session.pending.drain(..message.containers.len()).collect();
-                assert!(carried.iter().map(|container| container.number).eq(message.containers.iter().copied()));
-                let online = carried.iter().filter(|c| c.quota_management == QuotaManagement::Online);
-                let sum = online.fold(Octets::ZERO, |sum, container| sum.saturating_add(container.used.total()));
+                let first = session.next_container.get() - u32::try_from(session.pending.len()).expect("a few");
+                assert!((first..).map(LocalSequenceNumber::new).zip(&message.containers).all(|(turn, is)| turn == *is));
+                let carried = session.pending.drain(..message.containers.len());
+                let sum = carried.fold(Octets::ZERO, Octets::saturating_add);
                 session.reported = session.reported.saturating_add(sum);
                 assert!(session.orphaned || session.reported == message.reported, "reported is the sum of containers");
                 session.outstanding = Some(message.clone());
@@ -178,7 +178,7 @@ impl Ledger {
                 let back: Vec<_> = void
                     .iter()
                     .flat_map(|message| &message.containers)
-                    .map(|number| self.containers[&(id, *number)].clone())
+                    .map(|number| self.containers[&(id, *number)].quota_octets())
                     .collect();
                 let session = self.session(id);
                 session.orphaned = true;
