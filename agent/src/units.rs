@@ -228,7 +228,7 @@ number_newtype! {
     RatingGroup
 }
 number_newtype! {
-    /// The agent's name for one credit session, random, unique per device (TS 29.571 `ChargingId`).
+    /// The agent's name for one credit session, random, borne once per device (TS 29.571 `ChargingId`).
     ChargingId
 }
 number_newtype! {

@@ -55,6 +55,7 @@ impl Agent {
                     self.stations[station].set_gate(&setting)?;
                     drill::pass(Point::AfterGate);
                 }
+                Command::DrawName => self.name(station)?,
                 Command::Read => self.read(station)?,
             }
         }
@@ -73,6 +74,14 @@ impl Agent {
             }
         };
         station.quota.handle_event(event, boot_now()?);
+        Ok(())
+    }
+
+    /// Draws a name for the core's next session and tells the core. As with a reading, the caller carries out what it answers: the
+    /// session is committed before any other core can draw.
+    fn name(&mut self, station: usize) -> Result<()> {
+        let name = self.ledger.fresh_name(&mut || fastrand::u32(..))?;
+        self.stations[station].quota.handle_event(Event::Named(name), boot_now()?);
         Ok(())
     }
 

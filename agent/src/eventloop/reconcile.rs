@@ -293,7 +293,7 @@ fn matching(config: &LinkConfig, links: &Links) -> Vec<String> {
     links.by_index.values().map(|link| link.name.clone()).filter(|name| config.matches(name)).collect()
 }
 
-/// A seed from the kernel's randomness: it names sessions, so no two runs may share it.
+/// A seed from the kernel's randomness: devices that lost their server together must not come back together.
 fn seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     // `RandomState` is keyed from the operating system's randomness.

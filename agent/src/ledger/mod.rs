@@ -123,7 +123,18 @@ impl Ledger {
         Ok(*attempts)
     }
 
-    /// True when a session of that name was ever opened, so that a random name can be drawn again.
+    /// A name that no session in this ledger ever bore, out of those that `draw` offers. It stays free until a session of that
+    /// name is committed.
+    pub fn fresh_name(&self, draw: &mut dyn FnMut() -> u32) -> Result<ChargingId> {
+        loop {
+            let name = ChargingId::new(draw());
+            if !self.knows(name)? {
+                return Ok(name);
+            }
+        }
+    }
+
+    /// True when a session of that name was ever opened.
     pub fn knows(&self, session: ChargingId) -> Result<bool> {
         Ok(self.db.prepare_cached("SELECT 1 FROM session WHERE charging_id = ?1")?.exists([session])?)
     }

@@ -35,6 +35,8 @@ pub enum Event {
         /// What it came to.
         outcome: Outcome,
     },
+    /// The name for a new session, which no session of this device ever bore: used at once, or not at all.
+    Named(ChargingId),
     /// The server or the operator asks for a new authorisation (a top-up, say).
     Reauthorise,
     /// The server orders the session ended; it stays so until [`Event::Reauthorise`].
@@ -63,6 +65,8 @@ pub enum Command {
     },
     /// Write this to the kernel and read it back.
     SetGate(GateSetting),
+    /// Draw a name that no session of this device ever bore; answer with [`Event::Named`] before anything else is done.
+    DrawName,
     /// Read the meter now; answer with [`Event::Reading`] or [`Event::MeterLost`].
     Read,
 }

@@ -55,6 +55,8 @@ pub struct Quota {
     /// Control octets at which the present reserve period began, and when.
     reserve: Option<(Octets, BootInstant)>,
     read_at: BootInstant,
+    /// For the next session, while the event that brought it is taken.
+    name: Option<ChargingId>,
     /// The session was returned for idleness (refused octets then): open again when something is refused.
     resting: Option<Octets>,
     /// Ended by order of the server.
@@ -64,7 +66,7 @@ pub struct Quota {
 }
 
 impl Quota {
-    /// A client with no past. `seed` spreads retries and names sessions.
+    /// A client with no past. `seed` spreads retries.
     #[must_use]
     pub fn new(seed: u64, now: BootInstant) -> Self {
         Self {
@@ -78,6 +80,7 @@ impl Quota {
             jitter: Jitter::new(seed),
             reserve: None,
             read_at: now,
+            name: None,
             resting: None,
             held: false,
             reopen_at: None,
@@ -126,6 +129,7 @@ impl Quota {
             Event::Reading(reading) => self.take_reading(reading, now),
             Event::Hint => self.queue.push_back(Command::Read),
             Event::Answer { key, attempt, outcome } => self.take_answer(key, attempt, outcome, now),
+            Event::Named(name) => self.name = Some(name),
             Event::Reauthorise => {
                 self.held = false;
                 self.reopen_at = None;
@@ -320,6 +324,8 @@ impl Quota {
     }
 
     fn open_if_due(&mut self, now: BootInstant) {
+        // A name that is of no use now is let go: until a session of that name is recorded, another core may be given it.
+        let name = self.name.take();
         if self.reopen_at.is_some_and(|at| now >= at) {
             self.reopen_at = None;
         }
@@ -337,8 +343,14 @@ impl Quota {
         if busy || self.settling || self.held || self.resting.is_some() || self.reopen_at.is_some() {
             return;
         }
+        let Some(name) = name else {
+            if !self.queue.contains(&Command::DrawName) {
+                self.queue.push_back(Command::DrawName);
+            }
+            return;
+        };
         let opening = SessionOpening {
-            session: self.new_name(),
+            session: name,
             subscriber: usable.subscriber,
             epoch,
             base: reading.passed,
@@ -389,15 +401,5 @@ impl Quota {
             act(session, &mut out);
         }
         self.queue.extend(out);
-    }
-
-    /// A random name that none of the present sessions bears.
-    fn new_name(&mut self) -> ChargingId {
-        loop {
-            let name = ChargingId::new(u32::try_from(self.jitter.next() >> 32).unwrap_or(1));
-            if self.sessions.iter().all(|session| session.id() != name) {
-                return name;
-            }
-        }
     }
 }

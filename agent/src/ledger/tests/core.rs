@@ -103,6 +103,10 @@ impl World {
                 }
                 Command::SetGate(gate) => self.gate = Some(gate),
                 Command::Read => self.quota.handle_event(Event::Reading(self.reading), self.now),
+                Command::DrawName => {
+                    let name = self.ledger.fresh_name(&mut || self.rng.u32(0..500)).expect("reads");
+                    self.quota.handle_event(Event::Named(name), self.now);
+                }
                 Command::Record(_) => unreachable!("taken above"),
             }
         }

@@ -9,7 +9,7 @@ use super::{
 use crate::clock::{Label, Moment};
 use crate::ledger::{Granularity, LabelledContainer, Ledger, Scope, SealRequest, Usage};
 use crate::quota::{Container, FailureHandling, Grant, QuotaManagement, Record, Trigger};
-use crate::units::{BootId, BootInstant, Octets, SessionRef, UsedUnit};
+use crate::units::{BootId, BootInstant, ChargingId, Octets, SessionRef, UsedUnit};
 
 /// A session with its create answered.
 fn active() -> Ledger {
@@ -248,6 +248,16 @@ fn a_closed_session_is_not_restored() {
     commit(&mut ledger, &[Record::SessionClosed { session: SESSION }]).expect("commits");
     assert_eq!(ledger.restore().expect("restores"), []);
     assert!(ledger.knows(SESSION).expect("reads"), "its name is not given twice");
+}
+
+#[test]
+fn a_name_that_any_session_ever_bore_is_drawn_again() {
+    let mut ledger = in_memory();
+    commit(&mut ledger, &[opened(SESSION), opened(ChargingId::new(8))]).expect("commits");
+    commit(&mut ledger, &[Record::SessionClosed { session: ChargingId::new(8) }]).expect("commits");
+    let mut offered = [SESSION.get(), 8, SESSION.get(), 9, 10].into_iter();
+    let name = ledger.fresh_name(&mut || offered.next().expect("an offer")).expect("reads");
+    assert_eq!((name, offered.next()), (ChargingId::new(9), Some(10)));
 }
 
 #[test]

@@ -79,11 +79,13 @@ pub(super) struct Hand {
     pub(super) quota: Quota,
     pub(super) now: BootInstant,
     pub(super) reading: Reading,
+    /// The last name that a session was given.
+    name: u32,
 }
 
 impl Hand {
     pub(super) fn new() -> Self {
-        Self { quota: Quota::new(7, at(0)), now: at(0), reading: Reading::default() }
+        Self { quota: Quota::new(7, at(0)), now: at(0), reading: Reading::default(), name: 0 }
     }
 
     /// A link whose session has its first grant of 1,000,000 octets.
@@ -150,14 +152,17 @@ impl Hand {
         session.map_or(0, |(_, attempt)| attempt)
     }
 
-    /// Takes the commands; readings that are asked for are given at once.
+    /// Takes the commands; readings and names that are asked for are given at once.
     fn drain(&mut self) -> Vec<Command> {
         let mut commands = Vec::new();
         while let Some(command) = self.quota.poll_command() {
-            if command == Command::Read {
-                self.quota.handle_event(Event::Reading(self.reading), self.now);
-            } else {
-                commands.push(command);
+            match command {
+                Command::Read => self.quota.handle_event(Event::Reading(self.reading), self.now),
+                Command::DrawName => {
+                    self.name += 1;
+                    self.quota.handle_event(Event::Named(ChargingId::new(self.name)), self.now);
+                }
+                Command::Record(_) | Command::Send { .. } | Command::SetGate(_) => commands.push(command),
             }
             assert!(commands.len() < 1000, "a storm of commands: {:?}", &commands[..10]);
         }
@@ -211,6 +216,7 @@ pub(super) fn kinds(commands: &[Command]) -> Vec<&'static str> {
             Command::Record(Record::Checkpoint { .. }) => "checkpoint",
             Command::Send { .. } => "send",
             Command::SetGate(_) => "gate",
+            Command::DrawName => "name",
             Command::Read => "read",
         })
         .collect()

@@ -10,17 +10,32 @@ use crate::quota::{
     Answer, Command, Event, FailureHandling, GateMode, Grant, GrantedUnit, Operation, Outcome, Quota, QuotaManagement,
     Reading, Record, ResultCode, Route, State, StoredSession, Terms, Trigger, Usable, WhenUsedUp,
 };
-use crate::units::{OctetRate, Octets, UsedUnit};
+use crate::units::{ChargingId, OctetRate, Octets, UsedUnit};
 
 #[test]
 fn a_usable_link_asks_for_its_first_units_behind_a_shut_gate() {
     let mut hand = Hand::new();
     let commands = hand.usable(terms());
-    assert_eq!(kinds(&commands), ["opened", "sealed", "send", "gate"]);
+    assert_eq!(kinds(&commands), ["gate", "opened", "sealed", "send"]);
     assert_eq!(sealed(&commands).operation, Operation::Create);
     assert_eq!(sealed(&commands).requested, Some(Octets::new(1_000_000)));
     assert_eq!(gate(&commands).map(|gate| gate.ceiling), Some(Octets::ZERO));
     assert_eq!(hand.state(), State::Requesting);
+}
+
+#[test]
+fn a_session_bears_the_name_it_was_given_and_a_name_of_no_use_is_let_go() {
+    let mut quota = Quota::new(7, at(0));
+    let drain = |quota: &mut Quota| std::iter::from_fn(|| quota.poll_command()).collect::<Vec<_>>();
+    quota.handle_event(Event::Named(ChargingId::new(3)), at(0));
+    assert_eq!(drain(&mut quota), [], "nothing is to be named yet");
+    let usable = Usable { subscriber: sim(1), epoch: epoch(1), terms: terms(), reading: Reading::default() };
+    quota.handle_event(Event::Usable(usable), at(0));
+    assert_eq!(kinds(&drain(&mut quota)), ["name", "gate"], "the name from before may be another's by now");
+    quota.handle_event(Event::Named(ChargingId::new(4)), at(0));
+    assert_eq!(session_of(&drain(&mut quota)), ChargingId::new(4));
+    quota.handle_event(Event::Named(ChargingId::new(5)), at(0));
+    assert_eq!(drain(&mut quota), [], "one session at a time");
 }
 
 #[test]
@@ -426,7 +441,7 @@ fn the_failure_handling_that_the_server_asked_for_holds_over_a_restart() {
     });
     let (grant, failure_handling) = recorded.expect("the answer is recorded");
     assert_eq!(failure_handling, Some(FailureHandling::Continue));
-    let Some(Command::Record(Record::SessionOpened(opening))) = opened.first() else { panic!("{opened:?}") };
+    let Some(Command::Record(Record::SessionOpened(opening))) = opened.get(1) else { panic!("{opened:?}") };
     let session = StoredSession {
         next_message: crate::units::InvocationSequenceNumber::new(1),
         grant,
@@ -443,7 +458,7 @@ fn the_failure_handling_that_the_server_asked_for_holds_over_a_restart() {
 /// A session that had a grant of 1,000,000, has reported 300,000 and was read last at 400,000.
 fn stored(hand: &mut Hand) -> StoredSession {
     let commands = hand.usable(terms());
-    let Some(Command::Record(Record::SessionOpened(opening))) = commands.first() else { panic!("{commands:?}") };
+    let Some(Command::Record(Record::SessionOpened(opening))) = commands.get(1) else { panic!("{commands:?}") };
     StoredSession {
         session_ref: Some(crate::units::SessionRef::new("ref-1")),
         closed: UsedUnit::new(300_000, 0),

@@ -137,6 +137,11 @@ impl World {
                     assert!(gate.ceiling <= recorded, "a gate beyond what is recorded: {gate:?}");
                     self.kernel.set(gate);
                 }
+                Some(Command::DrawName) => {
+                    // Few enough to come again, if the ledger were not asked.
+                    let name = self.ledger.fresh_name(|| u32::try_from(self.chance.next() % 1_000).unwrap_or(0));
+                    self.quota.handle_event(Event::Named(name), self.now);
+                }
                 Some(Command::Read) => self.quota.handle_event(Event::Reading(self.kernel.reading), self.now),
             }
         }

@@ -72,6 +72,16 @@ impl Ledger {
         }
     }
 
+    /// A name that no session ever bore, out of those drawn.
+    pub(super) fn fresh_name(&self, mut draw: impl FnMut() -> u32) -> ChargingId {
+        loop {
+            let name = ChargingId::new(draw());
+            if !self.subscribers.contains_key(&name) {
+                return name;
+            }
+        }
+    }
+
     pub(super) fn restore(&self) -> Vec<StoredSession> {
         self.sessions.values().cloned().collect()
     }
@@ -125,9 +135,10 @@ impl Ledger {
             Record::SessionOpened(opening) => {
                 let id = opening.session;
                 self.check_opening(&opening);
-                self.subscribers.insert(id, opening.subscriber.clone());
+                let before = self.subscribers.insert(id, opening.subscriber.clone());
+                assert!(before.is_none(), "a name is used once");
                 let session = StoredSession::opened(opening);
-                assert!(self.sessions.insert(id, session).is_none(), "a name is used once");
+                assert!(self.sessions.insert(id, session).is_none());
             }
             Record::ContainerClosed { session: id, container } => {
                 assert!(container.used.total().get() < 1 << 31 && !container.used.is_zero());
