@@ -22,6 +22,12 @@ fn stream(world: &World, rate: u64) -> Result<Flow> {
     udp(&world.topology.client, (&world.topology.internet, HOST_V4), Datagrams::endless(rate, 1000))
 }
 
+/// Has the server order something of the first SIM.
+fn order(world: &World, command: &str) -> Result<()> {
+    let command = json!({ "deviceId": "gw-1", "command": command, "subscriberIdentifier": subscriber(0) });
+    world.admin.post("/admin/v1/commands", &command).map(drop)
+}
+
 /// Settles, and holds the wire, the kernel and the server's debit together.
 fn settles_to_the_octet(world: &mut World, books: Books) -> Result<()> {
     world.stop_agent()?;
@@ -85,20 +91,42 @@ fn an_abort_shuts_the_gate_until_the_server_asks_again() -> Result<()> {
     let books = Books::open(&world, 0)?;
     let flow = stream(&world, 300_000)?;
     flow.carries(500_000, SOON)?;
-    let admin = world.admin.clone();
-    let command = |command: &str| {
-        let command = json!({ "deviceId": "gw-1", "command": command, "subscriberIdentifier": subscriber(0) });
-        admin.post("/admin/v1/commands", &command).map(drop)
-    };
-    command("ABORT")?;
+    order(&world, "ABORT")?;
     flow.stalls(SILENCE, SOON)?;
     eventually("the session to be settled", SOON, || world.account(0)?.is_settled())?;
-    command("REAUTHORISE")?;
+    order(&world, "REAUTHORISE")?;
     flow.carries(500_000, PATIENCE)?;
     flow.stop()?;
     let sessions = world.account(0)?.sessions.len();
     assert_eq!(sessions, 2, "a new session after the abort");
     settles_to_the_octet(&mut world, books)
+}
+
+#[test]
+fn an_order_to_abort_holds_over_a_crash_until_the_server_asks_again() -> Result<()> {
+    let mut world = World::online(&Plot::of(chunked(PLENTY, 2 << 20)))?;
+    let books = Books::open(&world, 0)?;
+    let flow = stream(&world, 300_000)?;
+    flow.carries(500_000, SOON)?;
+    order(&world, "ABORT")?;
+    flow.stalls(SILENCE, SOON)?;
+    eventually("the session to be settled", SOON, || world.account(0)?.is_settled())?;
+    world.kill_agent()?;
+    world.start_agent(&[])?;
+    eventually("the next agent to know of the order", SOON, || {
+        let status = world.link_status("wan0")?;
+        let explanation = status["explanation"].as_str().unwrap_or_default();
+        ensure!(explanation.contains("ended by order of the server"), "{status}");
+        Ok(())
+    })?;
+    flow.stalls(SILENCE, SOON)?;
+    assert_eq!(world.account(0)?.sessions.len(), 1, "nothing was asked for");
+    order(&world, "REAUTHORISE")?;
+    flow.carries(500_000, PATIENCE)?;
+    flow.stop()?;
+    settles_to_the_octet(&mut world, books)?;
+    assert_eq!(world.account(0)?.sessions.len(), 2);
+    Ok(())
 }
 
 #[test]

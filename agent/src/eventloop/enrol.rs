@@ -1,5 +1,6 @@
 //! Onboarding beside the loop: registers, binds, fetches the plan, and waits for commands, again and again until told.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -114,19 +115,26 @@ impl Agent {
     fn obey(&mut self, command: &ServerCommand) -> Result<()> {
         tracing::info!(number = command.number.get(), kind = ?command.kind, "command from the server");
         match command.kind {
-            CommandKind::Reauthorise => self.tell_subscriber(command.subscriber.as_ref(), &Event::Reauthorise)?,
-            CommandKind::Abort => self.tell_subscriber(command.subscriber.as_ref(), &Event::Abort)?,
+            CommandKind::Reauthorise => self.tell_of(command.subscriber.as_ref(), Event::Reauthorise)?,
+            CommandKind::Abort => self.tell_of(command.subscriber.as_ref(), Event::Abort)?,
             CommandKind::Switch | CommandKind::PlanChanged | CommandKind::Unknown => {}
         }
         self.ledger.set_setting(LAST_COMMAND, &command.number.get().to_string())
     }
 
-    /// Tells every link with that SIM, or every link when no SIM is named.
-    fn tell_subscriber(&mut self, subscriber: Option<&SubscriberIdentifier>, event: &Event) -> Result<()> {
-        for station in 0..self.stations.len() {
-            let sim = self.stations[station].sim.as_ref().map(|sim| &sim.subscriber);
-            if sim.is_some() && (subscriber.is_none() || subscriber == sim) {
-                self.tell(station, event.clone())?;
+    /// Tells every core of that SIM, or of every SIM there is when none is named.
+    fn tell_of(
+        &mut self,
+        subscriber: Option<&SubscriberIdentifier>,
+        event: impl Fn(SubscriberIdentifier) -> Event,
+    ) -> Result<()> {
+        let meant: BTreeSet<_> = match subscriber {
+            Some(subscriber) => BTreeSet::from([subscriber.clone()]),
+            None => self.sims.values().map(|sim| sim.subscriber.clone()).chain(self.ledger.aborted()?).collect(),
+        };
+        for subscriber in meant {
+            for station in 0..self.stations.len() {
+                self.tell(station, event(subscriber.clone()))?;
             }
         }
         Ok(())

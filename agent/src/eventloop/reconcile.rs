@@ -30,7 +30,7 @@ impl Agent {
             }
         }
         let terms = self.default_terms();
-        let quota = Quota::restore(stored, &terms, None, seed(), now);
+        let quota = Quota::restore(stored, &terms, None, seed(), now).with_aborted(self.ledger.aborted()?);
         self.stations.push(Station::new(None, None, quota));
         self.announce_missing(&links);
         Ok(())
@@ -66,7 +66,7 @@ impl Agent {
         let sim = self.sims.get(&config.slot).cloned();
         let terms = sim.as_ref().map_or_else(|| self.default_terms(), |sim| sim.terms.clone());
         let meter = pinned.as_ref().map(|(_, epoch, reading)| (epoch.clone(), *reading));
-        let quota = Quota::restore(own, &terms, meter.as_ref(), seed(), now);
+        let quota = Quota::restore(own, &terms, meter.as_ref(), seed(), now).with_aborted(self.ledger.aborted()?);
         let mut station = Station::new(Some(name), Some(config.clone()), quota);
         station.datapath = pinned.map(|(datapath, _, _)| datapath);
         station.sim = sim;

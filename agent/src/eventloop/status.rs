@@ -117,6 +117,9 @@ fn explain(station: &Station, overview: &Overview, metered: bool) -> String {
         (Attachment::None, _) => "the link does not exist; it is metered from its first packet once it does",
         (Attachment::Failed(_), _) => "the meter could not be attached; see the log, it is tried again",
         _ if metered && station.sim.is_none() => "waiting for a SIM from onboarding; only control traffic passes",
+        (_, State::Idle) if overview.aborted => {
+            "ended by order of the server; the gate stays shut until the server asks for the SIM again"
+        }
         (_, State::Idle) if !station.in_use => "not in use (down, or another link carries the default route); shut",
         (_, State::Idle) => "idle; the gate is shut and opens when traffic asks for it",
         (_, State::Requesting) => "waiting for the first units; the gate is shut",

@@ -49,6 +49,13 @@ impl Batch<'_> {
                 let session = self.open_session(*session)?.opening.session;
                 self.execute("UPDATE session SET settled = 1 WHERE charging_id = ?1", params![session])
             }
+            Record::Aborted { subscriber } => self.execute(
+                "INSERT INTO aborted (subscriber, ordered_wall, ordered_synced) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+                params![subscriber, Wall(self.moment.label.wall), self.moment.label.synced],
+            ),
+            Record::Reauthorised { subscriber } => {
+                self.execute("DELETE FROM aborted WHERE subscriber = ?1", params![subscriber])
+            }
             Record::SessionClosed { session } => self.close_session(*session),
             Record::Checkpoint { session, passed, throttled, at } => {
                 self.checkpoint(*session, *passed, *throttled, *at)

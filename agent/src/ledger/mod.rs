@@ -30,7 +30,7 @@ pub use self::types::{
 };
 use crate::clock::Moment;
 use crate::quota::{MessageKey, Record, StoredSession};
-use crate::units::{BootId, ChargingId, LocalSequenceNumber};
+use crate::units::{BootId, ChargingId, LocalSequenceNumber, SubscriberIdentifier};
 
 /// The open ledger. There is one per file: a lock beside it keeps a second agent away.
 #[derive(Debug)]
@@ -84,6 +84,11 @@ impl Ledger {
     /// All sessions that are not closed, in the order of their opening, exactly as the records told them.
     pub fn restore(&self) -> Result<Vec<StoredSession>> {
         rows::open_sessions(&self.db)?.into_iter().map(|row| self.stored_session(row)).collect()
+    }
+
+    /// Whose sessions stay ended by order of the server.
+    pub fn aborted(&self) -> Result<Vec<SubscriberIdentifier>> {
+        rows::aborted(&self.db)
     }
 
     /// A sealed message, exactly as it is to be sent; `None` when it is not stored, or set aside.
@@ -218,6 +223,8 @@ impl Ledger {
                 | Record::GraceOpened { .. }
                 | Record::SessionClosing { .. }
                 | Record::SessionSettled { .. }
+                | Record::Aborted { .. }
+                | Record::Reauthorised { .. }
                 | Record::SessionClosed { .. }
                 | Record::Checkpoint { .. } => {}
             }
@@ -254,6 +261,8 @@ fn subject(record: &Record) -> String {
         Record::GraceOpened { session, .. } => format!("the grace of session {session}"),
         Record::SessionClosing { session, .. } => format!("the closing of session {session}"),
         Record::SessionSettled { session } => format!("the last reading of session {session}"),
+        Record::Aborted { subscriber } => format!("the order to abort the sessions of {subscriber}"),
+        Record::Reauthorised { subscriber } => format!("the end of the order to abort the sessions of {subscriber}"),
         Record::SessionClosed { session } => format!("the end of session {session}"),
         Record::Checkpoint { session, .. } => format!("a checkpoint of session {session}"),
     }

@@ -86,6 +86,12 @@ pub(super) fn open_sessions(db: &Connection) -> Result<Vec<SessionRow>> {
     Ok(db.prepare_cached(&sql)?.query_map([], session_row)?.collect::<rusqlite::Result<_>>()?)
 }
 
+/// Whose sessions stay ended by order of the server.
+pub(super) fn aborted(db: &Connection) -> Result<Vec<SubscriberIdentifier>> {
+    let mut statement = db.prepare_cached("SELECT subscriber FROM aborted ORDER BY subscriber")?;
+    Ok(statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+}
+
 fn container_row(row: &Row<'_>) -> rusqlite::Result<LabelledContainer> {
     Ok(LabelledContainer {
         container: Container {

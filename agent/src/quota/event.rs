@@ -2,7 +2,7 @@
 
 use super::message::{Grant, MessageKey, Outcome, Record};
 use super::terms::{GateSetting, Reading, Usable};
-use crate::units::{ChargingId, Epoch, OctetRate, Octets, UsedUnit};
+use crate::units::{ChargingId, Epoch, OctetRate, Octets, SubscriberIdentifier, UsedUnit};
 
 /// What happened, to the core of one link.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,10 +37,11 @@ pub enum Event {
     },
     /// The name for a new session, which no session of this device ever bore: used at once, or not at all.
     Named(ChargingId),
-    /// The server or the operator asks for a new authorisation (a top-up, say).
-    Reauthorise,
-    /// The server orders the session ended; it stays so until [`Event::Reauthorise`].
-    Abort,
+    /// The server or the operator asks for a new authorisation of this subscriber's units (a top-up, say). It ends an order to abort.
+    Reauthorise(SubscriberIdentifier),
+    /// The server orders this subscriber's session ended; it stays so until [`Event::Reauthorise`], over restarts as well. Every core
+    /// is told, because the SIM may be in another link tomorrow.
+    Abort(SubscriberIdentifier),
     /// Another route to the server has come up: waiting retries go at once.
     RouteUp,
     /// The agent is stopping: settle everything.
@@ -122,4 +123,6 @@ pub struct Overview {
     pub rate: OctetRate,
     /// Sessions that still have something to be acknowledged, the current one apart.
     pub draining: usize,
+    /// Whether the server has ordered this SIM's sessions ended.
+    pub aborted: bool,
 }

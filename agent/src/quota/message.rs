@@ -311,6 +311,16 @@ pub enum Record {
         /// The session.
         session: ChargingId,
     },
+    /// The server has ordered this subscriber's sessions ended: none is opened any more. Comes again from each link's core.
+    Aborted {
+        /// The subscriber.
+        subscriber: SubscriberIdentifier,
+    },
+    /// The server has asked for this subscriber again: the order to abort is over.
+    Reauthorised {
+        /// The subscriber.
+        subscriber: SubscriberIdentifier,
+    },
     /// Everything of the session is acknowledged.
     SessionClosed {
         /// The session.

@@ -12,7 +12,7 @@ mod terms;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 pub use event::{Command, Event, Overview, Route, State};
@@ -22,7 +22,7 @@ pub use message::{
 };
 pub use terms::{GateMode, GateSetting, OfflineGrace, Reading, Terms, Usable, WhenUsedUp};
 
-use crate::units::{BootInstant, ChargingId, Epoch, OctetRate, Octets, UsedUnit};
+use crate::units::{BootInstant, ChargingId, Epoch, OctetRate, Octets, SubscriberIdentifier, UsedUnit};
 use jitter::Jitter;
 use session::{Fate, Session};
 
@@ -59,8 +59,8 @@ pub struct Quota {
     name: Option<ChargingId>,
     /// The session was returned for idleness (refused octets then): open again when something is refused.
     resting: Option<Octets>,
-    /// Ended by order of the server.
-    held: bool,
+    /// Whose sessions were ended by order of the server.
+    aborted: BTreeSet<SubscriberIdentifier>,
     reopen_at: Option<BootInstant>,
     settling: bool,
 }
@@ -82,7 +82,7 @@ impl Quota {
             read_at: now,
             name: None,
             resting: None,
-            held: false,
+            aborted: BTreeSet::new(),
             reopen_at: None,
             settling: false,
         }
@@ -110,6 +110,13 @@ impl Quota {
         quota
     }
 
+    /// The same, under the orders to abort that the ledger remembers.
+    #[must_use]
+    pub fn with_aborted(mut self, aborted: impl IntoIterator<Item = SubscriberIdentifier>) -> Self {
+        self.aborted.extend(aborted);
+        self
+    }
+
     /// Takes an event; the commands it calls for are queued.
     pub fn handle_event(&mut self, event: Event, now: BootInstant) {
         match event {
@@ -130,15 +137,8 @@ impl Quota {
             Event::Hint => self.queue.push_back(Command::Read),
             Event::Answer { key, attempt, outcome } => self.take_answer(key, attempt, outcome, now),
             Event::Named(name) => self.name = Some(name),
-            Event::Reauthorise => {
-                self.held = false;
-                self.reopen_at = None;
-                self.sessions.iter_mut().for_each(|session| session.reauthorise(now));
-            }
-            Event::Abort => {
-                self.held = true;
-                self.close_all(Trigger::Final, now);
-            }
+            Event::Reauthorise(subscriber) => self.reauthorise(subscriber, now),
+            Event::Abort(subscriber) => self.abort(subscriber, now),
             Event::RouteUp => self.sessions.iter_mut().for_each(|session| session.hurry(now)),
             Event::Pause => {
                 let mut out = Vec::new();
@@ -201,6 +201,7 @@ impl Quota {
             remaining: current.map_or(Octets::ZERO, Session::remaining),
             rate: current.map_or(OctetRate::default(), Session::rate),
             draining: self.sessions.len().saturating_sub(1),
+            aborted: self.usable.as_ref().is_some_and(|usable| self.aborted.contains(&usable.subscriber)),
         }
     }
 
@@ -246,6 +247,30 @@ impl Quota {
         }
         self.queue.extend(out);
         self.usable = Some(usable);
+    }
+
+    /// The order is recorded before it is followed: what happened in between is done again after a crash.
+    fn abort(&mut self, subscriber: SubscriberIdentifier, now: BootInstant) {
+        let mut out = Vec::new();
+        if !self.aborted.contains(&subscriber) {
+            out.push(Command::Record(Record::Aborted { subscriber: subscriber.clone() }));
+        }
+        let live = self.sessions.iter_mut().filter(|session| session.is_live());
+        live.filter(|session| session.opening.subscriber == subscriber)
+            .for_each(|session| session.close(Trigger::Final, now, &mut out));
+        self.queue.extend(out);
+        self.aborted.insert(subscriber);
+    }
+
+    fn reauthorise(&mut self, subscriber: SubscriberIdentifier, now: BootInstant) {
+        if self.usable.as_ref().is_some_and(|usable| usable.subscriber == subscriber) {
+            self.reopen_at = None;
+        }
+        let sessions = self.sessions.iter_mut().filter(|session| session.opening.subscriber == subscriber);
+        sessions.for_each(|session| session.reauthorise(now));
+        if self.aborted.remove(&subscriber) {
+            self.queue.push_back(Command::Record(Record::Reauthorised { subscriber }));
+        }
     }
 
     fn take_reading(&mut self, reading: Reading, now: BootInstant) {
@@ -340,7 +365,8 @@ impl Quota {
             session.is_live() || session.opening.subscriber == usable.subscriber && unfinished(session)
         };
         let busy = self.sessions.iter().any(waits);
-        if busy || self.settling || self.held || self.resting.is_some() || self.reopen_at.is_some() {
+        let aborted = self.aborted.contains(&usable.subscriber);
+        if busy || self.settling || aborted || self.resting.is_some() || self.reopen_at.is_some() {
             return;
         }
         let Some(name) = name else {

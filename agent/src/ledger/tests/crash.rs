@@ -10,7 +10,11 @@ use super::random::next_batch;
 use super::{SESSION, acknowledged, at, boot, bytes, closed, grant, key, moment, opened, sealed};
 use crate::ledger::Ledger;
 use crate::quota::{FailureHandling, Record, Trigger};
-use crate::units::{Octets, SessionRef, UsedUnit};
+use crate::units::{Octets, SessionRef, SubscriberIdentifier, UsedUnit};
+
+fn subscriber() -> SubscriberIdentifier {
+    SubscriberIdentifier::new("imsi-001010000000001")
+}
 
 /// A session's life with every kind of record.
 fn script() -> Vec<Vec<Record>> {
@@ -45,7 +49,8 @@ fn script() -> Vec<Vec<Record>> {
             Record::Orphaned { session: SESSION },
             Record::SessionClosing { session: SESSION, trigger: Trigger::Final },
         ],
-        vec![Record::SessionSettled { session: SESSION }],
+        vec![Record::SessionSettled { session: SESSION }, Record::Aborted { subscriber: subscriber() }],
+        vec![Record::Aborted { subscriber: subscriber() }, Record::Reauthorised { subscriber: subscriber() }],
     ]
 }
 

@@ -1,10 +1,10 @@
 //! What the records say, held in plain values: the ledger must agree with it after every batch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ledger::{Granularity, Ledger, Scope, Usage};
 use crate::quota::{Container, Message, Record, SessionOpening, StoredSession};
-use crate::units::{ChargingId, Octets};
+use crate::units::{ChargingId, Octets, SubscriberIdentifier};
 
 #[derive(Clone, Debug)]
 pub(super) struct ModelSession {
@@ -22,6 +22,7 @@ pub(super) struct ModelSession {
 pub(super) struct Model {
     /// In the order of opening.
     pub(super) sessions: Vec<ModelSession>,
+    pub(super) aborted: BTreeSet<SubscriberIdentifier>,
 }
 
 impl Model {
@@ -68,6 +69,8 @@ impl Model {
             }
             Record::SessionClosing { session, trigger } => self.get(*session).stored.closing = Some(*trigger),
             Record::SessionSettled { session } => self.get(*session).stored.settled = true,
+            Record::Aborted { subscriber } => drop(self.aborted.insert(subscriber.clone())),
+            Record::Reauthorised { subscriber } => drop(self.aborted.remove(subscriber)),
             Record::SessionClosed { session } => self.get(*session).is_open = false,
             Record::Checkpoint { session, passed, throttled, .. } => {
                 self.get(*session).stored.checkpoint = Some((*passed, *throttled));
@@ -87,6 +90,7 @@ impl Model {
     /// The ledger tells the same story: sessions, books, buffer, history.
     pub(super) fn assert_agrees(&self, ledger: &Ledger, hint: &str) {
         assert_eq!(ledger.restore().expect("restores"), self.open(), "{hint}: restored sessions");
+        assert_eq!(ledger.aborted().expect("lists"), Vec::from_iter(self.aborted.clone()), "{hint}: orders to abort");
         let audit: BTreeMap<_, _> =
             ledger.audit().expect("audits").into_iter().map(|audit| (audit.session, audit)).collect();
         for session in self.sessions.iter().filter(|session| session.is_open) {

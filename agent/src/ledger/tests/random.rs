@@ -35,6 +35,10 @@ fn next_record(rng: &mut Rng, model: &Model) -> Record {
         9 => Record::GraceOpened { session: id, ceiling: Octets::MAX, until: at(rng.u64(0..9000)) },
         10 if rng.bool() && !session.stored.settled => Record::SessionSettled { session: id },
         10 if session.stored.closing.is_none() => Record::SessionClosing { session: id, trigger: Trigger::Final },
+        11 if rng.bool() => {
+            let subscriber = session.stored.opening.subscriber.clone();
+            if rng.bool() { Record::Aborted { subscriber } } else { Record::Reauthorised { subscriber } }
+        }
         11 if !session.stored.orphaned => Record::Orphaned { session: id },
         12 if session.stored.outstanding.is_none() && session.pending.is_empty() => {
             Record::SessionClosed { session: id }

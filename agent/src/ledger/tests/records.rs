@@ -9,7 +9,7 @@ use super::{
 use crate::clock::{Label, Moment};
 use crate::ledger::{Granularity, LabelledContainer, Ledger, Scope, SealRequest, Usage};
 use crate::quota::{Container, FailureHandling, Grant, QuotaManagement, Record, Trigger};
-use crate::units::{BootId, BootInstant, ChargingId, Octets, SessionRef, UsedUnit};
+use crate::units::{BootId, BootInstant, ChargingId, Octets, SessionRef, SubscriberIdentifier, UsedUnit};
 
 /// A session with its create answered.
 fn active() -> Ledger {
@@ -258,6 +258,23 @@ fn a_name_that_any_session_ever_bore_is_drawn_again() {
     let mut offered = [SESSION.get(), 8, SESSION.get(), 9, 10].into_iter();
     let name = ledger.fresh_name(&mut || offered.next().expect("an offer")).expect("reads");
     assert_eq!((name, offered.next()), (ChargingId::new(9), Some(10)));
+}
+
+#[test]
+fn an_order_to_abort_is_remembered_until_it_is_reauthorised() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("ledger.db");
+    let sim = |number: u8| SubscriberIdentifier::new(format!("imsi-00101000000000{number}"));
+    let mut ledger = Ledger::open(&path, boot()).expect("opens");
+    let order = |number| Record::Aborted { subscriber: sim(number) };
+    // Each link's core says so.
+    commit(&mut ledger, &[order(2), order(1), order(2)]).expect("commits");
+    drop(ledger);
+    let mut ledger = Ledger::open(&path, boot()).expect("opens");
+    assert_eq!(ledger.aborted().expect("lists"), [sim(1), sim(2)]);
+    let over = Record::Reauthorised { subscriber: sim(2) };
+    commit(&mut ledger, &[over.clone(), over]).expect("commits");
+    assert_eq!(ledger.aborted().expect("lists"), [sim(1)]);
 }
 
 #[test]

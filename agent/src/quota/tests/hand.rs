@@ -213,6 +213,8 @@ pub(super) fn kinds(commands: &[Command]) -> Vec<&'static str> {
             Command::Record(Record::SessionClosing { .. }) => "closing",
             Command::Record(Record::SessionSettled { .. }) => "settled",
             Command::Record(Record::SessionClosed { .. }) => "closed",
+            Command::Record(Record::Aborted { .. }) => "aborted",
+            Command::Record(Record::Reauthorised { .. }) => "reauthorised",
             Command::Record(Record::Checkpoint { .. }) => "checkpoint",
             Command::Send { .. } => "send",
             Command::SetGate(_) => "gate",

@@ -49,7 +49,7 @@ fn a_top_up_smaller_than_what_was_taken_back_opens_the_gate() {
     let commands = hand.answer(answered(nothing()));
     assert_eq!(gate(&commands).map(|gate| gate.ceiling), Some(Octets::new(460_000)), "the rest is taken back");
     hand.wait(6_000);
-    hand.tell(Event::Reauthorise);
+    hand.tell(Event::Reauthorise(sim(1)));
     let commands = hand.answer(answered(last(30_000)));
     assert_eq!(gate(&commands).map(|gate| gate.ceiling), Some(Octets::new(490_000)));
     assert_eq!(hand.state(), State::Final);
@@ -87,9 +87,9 @@ fn another_sim_does_not_wait_for_the_idle_session_of_the_one_before() {
     let commands = hand.tell(other_sim(hand.reading));
     assert_eq!(opening(&commands).map(|opening| &opening.subscriber), Some(&sim(2)));
     hand.answer(acknowledged());
-    hand.tell(Event::Abort);
+    hand.tell(Event::Abort(sim(2)));
     hand.wait(60);
-    let commands = hand.tell(Event::Reauthorise);
+    let commands = hand.tell(Event::Reauthorise(sim(2)));
     assert_eq!(opening(&commands).map(|opening| &opening.subscriber), Some(&sim(2)), "nor does it rest in its place");
 }
 

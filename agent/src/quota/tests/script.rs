@@ -150,7 +150,7 @@ fn only_a_strictly_larger_ceiling_opens_an_exhausted_link_and_not_before_the_lea
     hand.read(passed(500_000));
     hand.answer(answered(nothing()));
     hand.wait(1_000);
-    let commands = hand.tell(Event::Reauthorise);
+    let commands = hand.tell(Event::Reauthorise(sim(1)));
     assert_eq!(sealed(&commands).trigger, Some(Trigger::ForcedReauthorisation));
     let commands = hand.answer(answered(granted(200_000)));
     assert_eq!(gate(&commands).map_or(Octets::new(500_000), |gate| gate.ceiling), Octets::new(500_000));
@@ -306,11 +306,50 @@ fn settling_ends_with_everything_acknowledged() {
 #[test]
 fn an_aborted_link_stays_shut_until_it_is_reauthorised() {
     let mut hand = Hand::active();
-    hand.tell(Event::Abort);
+    assert_eq!(
+        kinds(&hand.tell(Event::Abort(sim(1)))),
+        ["aborted", "closing", "gate"],
+        "recorded before it is followed"
+    );
     hand.wait(60);
     hand.answer(acknowledged());
+    assert_eq!(kinds(&hand.tell(Event::Abort(sim(1)))), Vec::<&str>::new(), "the same order changes nothing");
     assert!(sealed_maybe(&hand.wait(3_600_000)).is_none());
-    assert_eq!(sealed(&hand.tell(Event::Reauthorise)).operation, Operation::Create);
+    assert!(hand.quota.overview(hand.now).aborted);
+    let commands = hand.tell(Event::Reauthorise(sim(1)));
+    assert_eq!(kinds(&commands), ["reauthorised", "opened", "sealed", "send"]);
+    assert!(!hand.quota.overview(hand.now).aborted);
+}
+
+#[test]
+fn an_order_to_abort_holds_over_a_restart_until_it_is_reauthorised() {
+    let mut hand = Hand::new();
+    hand.quota = Quota::restore(Vec::new(), &terms(), None, 9, at(0)).with_aborted([sim(1)]);
+    hand.usable(terms());
+    assert!(sealed_maybe(&hand.wait(3_600_000)).is_none());
+    let commands = hand.tell(Event::Reauthorise(sim(1)));
+    assert_eq!(kinds(&commands), ["reauthorised", "opened", "sealed", "send"]);
+}
+
+#[test]
+fn an_order_to_abort_is_about_a_sim_and_not_about_a_link() {
+    let mut hand = Hand::active();
+    hand.tell(Event::Abort(sim(1)));
+    let usable = |number| Usable { subscriber: sim(number), epoch: epoch(1), terms: terms(), reading: passed(0) };
+    hand.wait(60);
+    hand.answer(acknowledged());
+    let commands = hand.tell(Event::Usable(usable(2)));
+    assert_eq!(sealed(&commands).operation, Operation::Create, "another SIM may be used");
+    hand.tell(Event::Abort(sim(3)));
+    assert_eq!(hand.state(), State::Requesting, "it was not meant");
+    hand.answer(answered(granted(1_000_000)));
+    hand.tell(Event::Usable(usable(3)));
+    hand.wait(60);
+    hand.answer(acknowledged());
+    assert!(sealed_maybe(&hand.wait(3_600_000)).is_none(), "the order was known before the SIM came");
+    let other = hand.tell(Event::Reauthorise(sim(1)));
+    assert_eq!(kinds(&other), ["reauthorised"]);
+    assert_eq!(sealed(&hand.tell(Event::Reauthorise(sim(3)))).operation, Operation::Create);
 }
 
 #[test]

@@ -158,7 +158,8 @@ impl World {
         self.now = self.now.plus(Duration::from_millis(self.chance.next() % 3_000));
         let meter = (epoch(self.generation), self.kernel.reading);
         let seed = self.chance.next();
-        self.quota = Quota::restore(self.ledger.restore(), &self.terms(), Some(&meter), seed, self.now);
+        self.quota = Quota::restore(self.ledger.restore(), &self.terms(), Some(&meter), seed, self.now)
+            .with_aborted(self.ledger.aborted.clone());
         self.offer_traffic();
         let control_reserve = self.terms().control_reserve;
         self.tell(Event::Metered { epoch: epoch(self.generation), reading: self.kernel.reading, control_reserve });
@@ -264,8 +265,8 @@ impl World {
                 self.tell(Event::Pause);
                 self.restart();
             }
-            3 => self.tell(Event::Abort),
-            4 | 5 => self.tell(Event::Reauthorise),
+            3 => self.tell(Event::Abort(sim(self.sim))),
+            4 | 5 => self.tell(Event::Reauthorise(sim(self.sim))),
             _ => self.tell(Event::RouteUp),
         }
     }
@@ -304,7 +305,7 @@ impl World {
 
     fn top_up(&mut self, octets: u64) {
         self.server.buy(sim(self.sim), octets);
-        self.tell(Event::Reauthorise);
+        self.tell(Event::Reauthorise(sim(self.sim)));
     }
 
     /// Whatever has happened: with a network that works and units to be had, the link carries traffic again before long.

@@ -1,6 +1,6 @@
 //! A model of what the agent has on its own machine: the kernel's meter and gate, and the ledger with the constraints of the real one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::quota::{
     Container, GateMode, GateSetting, Message, MessageKey, QuotaManagement, Reading, Record, SessionOpening,
@@ -61,6 +61,7 @@ pub(super) struct Ledger {
     containers: BTreeMap<(ChargingId, LocalSequenceNumber), Container>,
     sealed: BTreeMap<MessageKey, Message>,
     subscribers: BTreeMap<ChargingId, SubscriberIdentifier>,
+    pub(super) aborted: BTreeSet<SubscriberIdentifier>,
     /// Where the last session of the epoch ended: `passed`, `throttled`.
     ended: Option<(Epoch, UsedUnit, UsedUnit)>,
 }
@@ -134,6 +135,7 @@ impl Ledger {
         match record {
             Record::SessionOpened(opening) => {
                 let id = opening.session;
+                assert!(!self.aborted.contains(&opening.subscriber), "the order to abort stands");
                 self.check_opening(&opening);
                 let before = self.subscribers.insert(id, opening.subscriber.clone());
                 assert!(before.is_none(), "a name is used once");
@@ -204,6 +206,8 @@ impl Ledger {
                 let throttled = session.opening.base_throttled.saturating_add(session.closed_throttled);
                 self.ended = Some((session.opening.epoch.clone(), passed, throttled));
             }
+            Record::Aborted { subscriber } => drop(self.aborted.insert(subscriber)),
+            Record::Reauthorised { subscriber } => drop(self.aborted.remove(&subscriber)),
             Record::SessionClosed { session } => {
                 let gone = self.sessions.remove(&session).expect("an open session is closed");
                 assert!(gone.pending.is_empty() && gone.outstanding.is_none(), "nothing unacknowledged is let go");
