@@ -46,6 +46,13 @@ pub fn render(status: &Status) -> String {
         status.draining_sessions,
         status.ledger_drift_octets,
     );
+    if status.uncertain_octets > 0 {
+        let _ = writeln!(
+            text,
+            "NOT KNOWN: up to {} may have passed after the last record before the power went; they are not billed",
+            octets(status.uncertain_octets)
+        );
+    }
     if status.set_aside_octets > 0 {
         let _ = writeln!(text, "REFUSED BY THE SERVER, kept aside: {}", octets(status.set_aside_octets));
     }

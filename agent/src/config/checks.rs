@@ -17,6 +17,7 @@ use super::values::{self, within};
 use super::{Agent, Config, Device, Link, OnboardingMode, Server, fits};
 
 const CHUNK: RangeInclusive<Octets> = Octets::new(64 << 10)..=Octets::new(1 << 40);
+const SLICE: RangeInclusive<Octets> = Octets::new(64 << 10)..=Octets::new(1 << 40);
 const GRACE_OCTETS: RangeInclusive<Octets> = Octets::ZERO..=Octets::new(1 << 40);
 const RESERVE: RangeInclusive<Octets> = Octets::new(64 << 10)..=Octets::new(1 << 30);
 const REPORT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
@@ -114,6 +115,7 @@ fn agent(section: &Section<'_>, base: &Path) -> Agent {
         checkpoint_interval: section
             .optional("checkpoint_interval", |value| duration(value, &CHECKPOINT))
             .unwrap_or(Duration::from_secs(5)),
+        max_unrecorded: section.optional("max_unrecorded", |value| octets(value, &SLICE)),
         shutdown_wait: section
             .optional("shutdown_wait", |value| duration(value, &WAIT))
             .unwrap_or(Duration::from_secs(10)),

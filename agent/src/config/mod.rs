@@ -90,8 +90,10 @@ pub struct Agent {
     pub socket: PathBuf,
     /// How often used units are reported; `None` = as the plan says, else [`DEFAULT_REPORT_INTERVAL`].
     pub report_interval: Option<Duration>,
-    /// How often the counters are recorded: what a power cut can cost. 1 s ..= 1 h.
+    /// How often the counters are recorded at least. 1 s ..= 1 h.
     pub checkpoint_interval: Duration,
+    /// Octets that may pass before they are recorded: what a power cut can cost. 64 KiB ..= 1 TiB; `None` = up to the grant's ceiling.
+    pub max_unrecorded: Option<Octets>,
     /// How long settling may take at a stop. 0 ..= 10 min.
     pub shutdown_wait: Duration,
     /// Only the link with the best default route is in use.

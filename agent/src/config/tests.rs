@@ -36,6 +36,7 @@ fn the_sample_loads_with_every_key_switched_on() {
     let link = &config.links[0];
     assert_eq!(config.server.onboarding, OnboardingMode::Static);
     assert_eq!(config.agent.report_interval, Some(Duration::from_mins(1)));
+    assert_eq!(config.agent.max_unrecorded, Some(Octets::new(1 << 20)));
     assert_eq!(config.agent.resolvers.as_ref().map(Vec::len), Some(2));
     assert_eq!(link.subscriber, Some(SubscriberIdentifier::new("imsi-001010000000001")));
     assert_eq!(link.when_used_up, Some(WhenUsedUp::Throttle(OctetRate::per_second(16_000))));
@@ -95,6 +96,7 @@ fn a_small_file_gets_defaults() {
     assert_eq!(config.server.connect_timeout, Duration::from_secs(5));
     assert_eq!(config.links[0].slot, "wwan0");
     assert_eq!(config.agent.resolvers, None);
+    assert_eq!(config.agent.max_unrecorded, None);
 }
 
 #[test]
@@ -128,7 +130,7 @@ fn a_pattern_fits_what_its_star_may_stand_for() {
 }
 
 /// Broken files: what is put in place of what, and what must be said.
-const BROKEN: [(&str, &str, &str); 38] = [
+const BROKEN: [(&str, &str, &str); 40] = [
     ("id = \"gw\"", "", "weir.toml:1: device.id: is missing, and is required"),
     ("[device]\nid = \"gw\"", "", "weir.toml:1: device.id: is missing"),
     ("id = \"gw\"", "id = 7", "weir.toml:2: device.id: is a whole number, not a text"),
@@ -167,6 +169,12 @@ const BROKEN: [(&str, &str, &str); 38] = [
         "[agent]\nreport_interval = \"0s\"\n[[link]]",
         "weir.toml:6: agent.report_interval: 0s is below the range 1s .. 1d",
     ),
+    (
+        "[[link]]",
+        "[agent]\nmax_unrecorded = \"32 KiB\"\n[[link]]",
+        "weir.toml:6: agent.max_unrecorded: 32 KiB is below the range 64 KiB .. 1 TiB",
+    ),
+    ("[[link]]", "[agent]\nmax_unrecorded = \"1s\"\n[[link]]", "agent.max_unrecorded: \"1s\" is not octets"),
     (
         "[[link]]",
         "[agent]\nfollow_default_route = \"yes\"\n[[link]]",

@@ -33,13 +33,23 @@ impl Agent {
     }
 
     /// Empties the command queue. Records that follow each other are one commit, made before the next command.
-    fn carry_out(&mut self, station: usize) -> Result<()> {
+    pub(super) fn carry_out(&mut self, station: usize) -> Result<()> {
         let mut batch = Vec::new();
         while let Some(command) = self.stations[station].quota.poll_command() {
             let label = self.stations[station].label();
             match &command {
                 Command::Read => tracing::trace!(link = label, "command: read"),
                 Command::Record(Record::Checkpoint { .. }) => tracing::debug!(link = label, ?command, "command"),
+                // With slices, one for each of them.
+                Command::SetGate(_) if self.config.agent.max_unrecorded.is_some() => {
+                    tracing::debug!(link = label, ?command, "command");
+                }
+                Command::Record(Record::RestUncertain { session, octets }) => tracing::warn!(
+                    link = label,
+                    %session,
+                    octets = octets.get(),
+                    "the counters are lost (a power cut): up to that many octets may have passed after the last record; they are not billed"
+                ),
                 command => tracing::info!(link = label, ?command, "command"),
             }
             if let Command::Record(record) = command {

@@ -32,6 +32,8 @@ impl Agent {
         let terms = self.default_terms();
         let quota = Quota::restore(stored, &terms, None, seed(), now).with_aborted(self.ledger.aborted()?);
         self.stations.push(Station::new(None, None, quota));
+        // What was found to be lost is recorded before anything else happens.
+        (0..self.stations.len()).try_for_each(|station| self.carry_out(station))?;
         self.announce_missing(&links);
         Ok(())
     }
@@ -220,8 +222,13 @@ impl Agent {
             return self.reconcile();
         }
         drill::pass(Point::Attached);
-        if let Ok(Some(reading)) = self.stations[index].read() {
-            self.tell(index, Event::Reading(reading))?;
+        match self.stations[index].read() {
+            Ok(Some(reading)) => self.tell(index, Event::Reading(reading))?,
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(link = label, "the meter before this one cannot be read any more: {error:#}");
+                self.tell(index, Event::MeterLost)?;
+            }
         }
         let mut datapath = Datapath::open(&self.config.pin_root, &label)?;
         datapath.set_allow_list(&self.allow)?;

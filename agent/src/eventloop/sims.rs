@@ -171,6 +171,7 @@ fn terms(config: &Config, link: Option<&config::Link>, package: Option<&Package>
         chunk: link.and_then(|link| link.chunk).or_else(|| package.and_then(|p| p.chunk)).unwrap_or(DEFAULT_CHUNK),
         report_interval: report_interval.unwrap_or(DEFAULT_REPORT_INTERVAL),
         checkpoint_interval: config.agent.checkpoint_interval,
+        max_unrecorded: config.agent.max_unrecorded,
         failure_handling: link
             .and_then(|link| link.failure_handling)
             .or_else(|| package.and_then(|p| p.failure_handling))

@@ -54,6 +54,7 @@ impl Agent {
             unacknowledged_octets: buffered.octets.get(),
             buffered_containers: buffered.containers,
             ledger_drift_octets: audits.iter().map(|audit| audit.drift().get()).sum(),
+            uncertain_octets: self.ledger.uncertain()?.get(),
             set_aside_octets: set_aside.iter().map(|message| message.usage.total().get()).sum(),
             draining_sessions: draining,
         })

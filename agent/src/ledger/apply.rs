@@ -60,6 +60,11 @@ impl Batch<'_> {
             Record::Checkpoint { session, passed, throttled, at } => {
                 self.checkpoint(*session, *passed, *throttled, *at)
             }
+            Record::SliceSet { session, slice } => {
+                let session = self.open_session(*session)?.opening.session;
+                self.execute("UPDATE session SET slice = ?2 WHERE charging_id = ?1", params![session, slice])
+            }
+            Record::RestUncertain { session, octets } => self.note_uncertain(*session, *octets),
         }
     }
 
@@ -291,11 +296,13 @@ impl Batch<'_> {
             ],
         )?;
         self.execute(
-            "UPDATE session SET grants = ?2, granted = ?3, grace_ceiling = NULL, grace_until = NULL WHERE charging_id = ?1",
+            "UPDATE session SET grants = ?2, granted = ?3, grace_ceiling = NULL, grace_until = NULL, highest_ceiling = ?4 \
+             WHERE charging_id = ?1",
             params![
                 session.opening.session,
                 session.grants.saturating_add(1),
-                session.granted.saturating_add(grant.octets)
+                session.granted.saturating_add(grant.octets),
+                session.highest_ceiling.max(grant.ceiling),
             ],
         )
     }
@@ -333,11 +340,17 @@ impl Batch<'_> {
     }
 
     fn open_grace(&self, session: ChargingId, ceiling: Octets, until: BootInstant) -> Result<()> {
-        self.open_session(session)?;
+        let row = self.open_session(session)?;
         self.execute(
-            "UPDATE session SET grace_ceiling = ?2, grace_until = ?3 WHERE charging_id = ?1",
-            params![session, ceiling, until],
+            "UPDATE session SET grace_ceiling = ?2, grace_until = ?3, highest_ceiling = ?4 WHERE charging_id = ?1",
+            params![session, ceiling, until, row.highest_ceiling.max(ceiling)],
         )
+    }
+
+    fn note_uncertain(&self, session: ChargingId, octets: Octets) -> Result<()> {
+        let row = self.open_session(session)?;
+        ensure!(row.uncertain.is_none(), "what is uncertain of session {session} is noted already");
+        self.execute("UPDATE session SET uncertain = ?2 WHERE charging_id = ?1", params![session, octets])
     }
 
     fn close_session(&self, session: ChargingId) -> Result<()> {

@@ -30,7 +30,7 @@ pub use self::types::{
 };
 use crate::clock::Moment;
 use crate::quota::{MessageKey, Record, StoredSession};
-use crate::units::{BootId, ChargingId, LocalSequenceNumber, SubscriberIdentifier};
+use crate::units::{BootId, ChargingId, LocalSequenceNumber, Octets, SubscriberIdentifier};
 
 /// The open ledger. There is one per file: a lock beside it keeps a second agent away.
 #[derive(Debug)]
@@ -154,6 +154,11 @@ impl Ledger {
         report::buffered(&self.db)
     }
 
+    /// Octets that may have passed after the last record of their session, over all sessions ever: their counters were lost.
+    pub fn uncertain(&self) -> Result<Octets> {
+        report::uncertain(&self.db)
+    }
+
     /// The messages that the server refused for good, oldest first.
     pub fn in_doubt(&self) -> Result<Vec<SetAside>> {
         report::in_doubt(&self.db)
@@ -181,6 +186,11 @@ impl Ledger {
 
     fn stored_session(&self, row: SessionRow) -> Result<StoredSession> {
         let session = row.opening.session;
+        let grant = rows::grant(&self.db, session)?;
+        // The last grant and grace count as well: a session of schema version 1 has nothing else.
+        let ceilings =
+            grant.as_ref().map(|grant| grant.ceiling).into_iter().chain(row.grace.map(|(ceiling, _)| ceiling));
+        let highest_ceiling = ceilings.fold(row.highest_ceiling, Octets::max);
         let closed = rows::total(&self.db, session, Account::Closed)?;
         let pending = rows::quota_octets(&self.db, session, row.next_unsealed, row.next_container)?;
         are_all_there(session, (row.next_unsealed, row.next_container), u32::try_from(pending.len())?)?;
@@ -202,10 +212,13 @@ impl Ledger {
             next_message: row.next_message,
             pending,
             outstanding: outstanding.map(|row| row.message),
-            grant: rows::grant(&self.db, session)?,
+            grant,
             failure_handling: row.failure_handling,
             grace: row.grace,
             checkpoint: rows::checkpoint(&self.db, session)?.map(|row| (row.passed, row.throttled)),
+            highest_ceiling,
+            slice: row.slice,
+            uncertain: row.uncertain,
         })
     }
 
@@ -226,7 +239,9 @@ impl Ledger {
                 | Record::Aborted { .. }
                 | Record::Reauthorised { .. }
                 | Record::SessionClosed { .. }
-                | Record::Checkpoint { .. } => {}
+                | Record::Checkpoint { .. }
+                | Record::SliceSet { .. }
+                | Record::RestUncertain { .. } => {}
             }
         }
     }
@@ -265,6 +280,8 @@ fn subject(record: &Record) -> String {
         Record::Reauthorised { subscriber } => format!("the end of the order to abort the sessions of {subscriber}"),
         Record::SessionClosed { session } => format!("the end of session {session}"),
         Record::Checkpoint { session, .. } => format!("a checkpoint of session {session}"),
+        Record::SliceSet { session, .. } => format!("the slice of session {session}"),
+        Record::RestUncertain { session, .. } => format!("what is uncertain of session {session}"),
     }
 }
 

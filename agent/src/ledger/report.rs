@@ -8,7 +8,7 @@ use super::types::{Buffered, SessionAudit, SetAside, Usage};
 use super::words::label;
 use crate::clock::Label;
 use crate::quota::MessageKey;
-use crate::units::{ChargingId, LocalSequenceNumber};
+use crate::units::{ChargingId, LocalSequenceNumber, Octets};
 
 /// The books of each open session. Every container is added up anew: with a long backlog that takes its time.
 pub(super) fn audit(db: &Connection) -> Result<Vec<SessionAudit>> {
@@ -83,6 +83,13 @@ fn set_aside_of(db: &Connection, session: ChargingId) -> Result<Usage> {
         sum = sum.saturating_add(rows::sum(db, session, from, to)?);
     }
     Ok(sum)
+}
+
+/// What may have passed after the last record, over all sessions ever.
+pub(super) fn uncertain(db: &Connection) -> Result<Octets> {
+    let mut statement = db.prepare_cached("SELECT uncertain FROM session WHERE uncertain IS NOT NULL")?;
+    let each = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<Octets>>>()?;
+    Ok(each.into_iter().fold(Octets::ZERO, Octets::saturating_add))
 }
 
 /// The messages that the server refused for good, oldest first.

@@ -15,7 +15,8 @@ use crate::units::{
 const SESSION: &str = "charging_id, orphaned, subscriber, boot, generation, base_uplink, base_downlink, \
     base_throttled_uplink, base_throttled_downlink, opened_at, opened_wall, opened_synced, session_ref, closing, \
     next_container, next_unsealed, next_message, last_acknowledged, reported, accounted_wall, accounted_synced, \
-    grace_ceiling, grace_until, grants, granted, closed_wall IS NOT NULL, settled, failure_handling";
+    grace_ceiling, grace_until, grants, granted, closed_wall IS NOT NULL, settled, failure_handling, highest_ceiling, \
+     slice, uncertain";
 
 const CONTAINER: &str = "number, uplink, downlink, quota_management, trigger_type, first_usage, last_usage, closed_at, \
     first_wall, first_synced, last_wall, last_synced, closed_wall, closed_synced";
@@ -42,6 +43,10 @@ pub(super) struct SessionRow {
     pub(super) grants: u32,
     pub(super) granted: Octets,
     pub(super) is_closed: bool,
+    /// Session octets at which the gate shut at the highest; zero in a session of schema version 1.
+    pub(super) highest_ceiling: Octets,
+    pub(super) slice: Option<Octets>,
+    pub(super) uncertain: Option<Octets>,
 }
 
 fn session_row(row: &Row<'_>) -> rusqlite::Result<SessionRow> {
@@ -70,6 +75,9 @@ fn session_row(row: &Row<'_>) -> rusqlite::Result<SessionRow> {
         grants: row.get(23)?,
         granted: row.get(24)?,
         is_closed: row.get(25)?,
+        highest_ceiling: row.get(28)?,
+        slice: row.get(29)?,
+        uncertain: row.get(30)?,
     })
 }
 

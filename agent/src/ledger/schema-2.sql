@@ -9,3 +9,11 @@ CREATE TABLE aborted (
     ordered_wall   INTEGER NOT NULL,
     ordered_synced INTEGER NOT NULL CHECK (ordered_synced IN (0, 1))
 ) STRICT, WITHOUT ROWID;
+
+-- How far the gate may have been open, in octets of the session, so that after a power cut the ledger alone knows what may be missing.
+-- The highest ceiling of all grants and graces; 0 in a session of version 1, whose last grant and grace are known.
+ALTER TABLE session ADD COLUMN highest_ceiling INTEGER NOT NULL DEFAULT 0;
+-- Octets beyond what is recorded; NULL = up to the highest ceiling.
+ALTER TABLE session ADD COLUMN slice INTEGER;
+-- What may have passed after the last reading; set once, when the counters were found to be lost.
+ALTER TABLE session ADD COLUMN uncertain INTEGER;

@@ -30,6 +30,9 @@ pub struct Status {
     pub buffered_containers: usize,
     /// Octets by which the ledger does not close; must be 0.
     pub ledger_drift_octets: u64,
+    /// Octets that may have passed after the last record before counters were lost (a power cut), at most, over all such times.
+    #[serde(default)]
+    pub uncertain_octets: u64,
     /// Octets in messages the server refused for good.
     pub set_aside_octets: u64,
     /// Past sessions that are still being settled.

@@ -337,6 +337,20 @@ pub enum Record {
         /// When it was read.
         at: BootInstant,
     },
+    /// From now on the gate is open no further than a slice beyond what is recorded.
+    SliceSet {
+        /// The session.
+        session: ChargingId,
+        /// Octets; `None` = up to the ceiling that was granted.
+        slice: Option<Octets>,
+    },
+    /// The counters are lost, and with them what passed after the last reading: told to people, never billed.
+    RestUncertain {
+        /// The session.
+        session: ChargingId,
+        /// At most so many quota octets.
+        octets: Octets,
+    },
 }
 
 /// A session as the ledger remembers it after a restart.
@@ -375,6 +389,12 @@ pub struct StoredSession {
     pub grace: Option<(Octets, BootInstant)>,
     /// The last checkpoint (`passed`, `throttled`), cumulative in the epoch.
     pub checkpoint: Option<(UsedUnit, UsedUnit)>,
+    /// Session octets at which the gate shut at the highest.
+    pub highest_ceiling: Octets,
+    /// How far beyond what is recorded the gate was open at most; `None` = up to `highest_ceiling`.
+    pub slice: Option<Octets>,
+    /// What may have passed after the last reading, once that was found to be lost.
+    pub uncertain: Option<Octets>,
 }
 
 impl StoredSession {
@@ -398,6 +418,9 @@ impl StoredSession {
             failure_handling: None,
             grace: None,
             checkpoint: None,
+            highest_ceiling: Octets::ZERO,
+            slice: None,
+            uncertain: None,
         }
     }
 }

@@ -100,10 +100,12 @@ impl Quota {
         now: BootInstant,
     ) -> Self {
         let mut quota = Self::new(seed, now);
+        let mut out = Vec::new();
         for session in stored {
             let reading = meter.filter(|(epoch, _)| *epoch == session.opening.epoch).map(|(_, reading)| *reading);
-            quota.sessions.push(Session::restore(session, terms.clone(), reading, now));
+            quota.sessions.push(Session::restore(session, terms.clone(), reading, now, &mut out));
         }
+        quota.queue.extend(out);
         if let Some((_, reading)) = meter {
             quota.take_reading(*reading, now);
         }
@@ -131,7 +133,7 @@ impl Quota {
                 self.resting = None;
                 self.reserve = None;
                 self.meter = None;
-                self.each(|session, out| session.freeze(now, out));
+                self.each(|session, out| session.lose_meter(now, out));
             }
             Event::Reading(reading) => self.take_reading(reading, now),
             Event::Hint => self.queue.push_back(Command::Read),
@@ -279,7 +281,7 @@ impl Quota {
         let mut out = Vec::new();
         for session in self.sessions.iter_mut().filter(|session| session.is_live()) {
             if !session.read(&reading, now) {
-                session.freeze(now, &mut out);
+                session.lose_meter(now, &mut out);
             }
         }
         self.queue.extend(out);
@@ -293,12 +295,12 @@ impl Quota {
         self.read_at = now.plus(if moved { self.busy_pause() } else { READ_IDLE });
     }
 
-    /// How long the meter of a busy link may go unread: until the threshold is reached at the present rate, a second at most.
+    /// How long the meter of a busy link may go unread: until the threshold, or half the slice, is reached at the present rate, a
+    /// second at most.
     fn busy_pause(&self) -> Duration {
         let Some(session) = self.sessions.iter().find(|session| session.is_live()) else { return READ_BUSY };
-        let Some(room) = session.grant().map(|grant| session.remaining().saturating_sub(grant.threshold)) else {
-            return READ_BUSY;
-        };
+        let until_threshold = session.grant().map(|grant| session.remaining().saturating_sub(grant.threshold));
+        let Some(room) = until_threshold.into_iter().chain(session.slice_room()).min() else { return READ_BUSY };
         let rate = session.rate().get().max(1);
         let millis = u128::from(room.get()) * 1000 / u128::from(rate);
         Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)).clamp(READ_LEAST, READ_BUSY)
@@ -414,6 +416,9 @@ impl Quota {
         if self.gate != Some(setting) {
             self.gate = Some(setting);
             self.queue.push_back(Command::SetGate(setting));
+        }
+        if self.sessions.iter_mut().find(|session| session.is_live()).is_some_and(Session::gate_is_set) {
+            self.queue.push_back(Command::Read);
         }
     }
 

@@ -2,10 +2,12 @@
 
 mod drive;
 mod seal;
+mod slice;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use self::slice::Slice;
 use super::jitter::Jitter;
 use super::outbox::Outbox;
 use super::{
@@ -81,6 +83,7 @@ pub(super) struct Session {
     rate_octets: Octets,
     checkpoint: (UsedUnit, UsedUnit),
     checkpoint_at: BootInstant,
+    slice: Slice,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -118,13 +121,20 @@ impl Session {
         out.push(Command::Record(Record::SessionOpened(opening.clone())));
         let mut session = Self::empty(opening, terms, now);
         session.refused = reading.refused.total();
+        session.slice = Slice::begun(session.id(), session.terms.max_unrecorded, out);
         let request = session.terms.chunk;
         session.seal(Operation::Create, Some(request), None, now, out);
         session
     }
 
     /// Takes up what the ledger remembers. `reading` is the meter of the session's own epoch, when that epoch still lives.
-    pub(super) fn restore(stored: StoredSession, terms: Terms, reading: Option<Reading>, now: BootInstant) -> Self {
+    pub(super) fn restore(
+        stored: StoredSession,
+        terms: Terms,
+        reading: Option<Reading>,
+        now: BootInstant,
+        out: &mut Vec<Command>,
+    ) -> Self {
         let StoredSession { opening, .. } = stored;
         let base = opening.base;
         let mut session = Self::empty(opening, terms, now);
@@ -147,10 +157,14 @@ impl Session {
         session.grant = stored.grant;
         session.failure_handling = stored.failure_handling;
         session.grace = stored.grace;
+        session.slice = Slice::restored(stored.highest_ceiling, stored.slice);
         session.closing =
             stored.closing.map(|trigger| Closing { trigger, settles_at: session.live.then(|| now.plus(SETTLE)) });
-        if !session.live && session.closing.is_none() {
+        if !session.live && !stored.settled {
             session.closing = Some(Closing { trigger: Trigger::AbnormalRelease, settles_at: None });
+            if stored.uncertain.is_none() {
+                session.tell_uncertain_rest(out);
+            }
         }
         session
     }
@@ -191,6 +205,7 @@ impl Session {
             rate_since: now,
             rate_octets: Octets::ZERO,
             checkpoint_at: now,
+            slice: Slice::default(),
         }
     }
 
@@ -257,11 +272,19 @@ impl Session {
         self.passed = reading.passed;
         self.throttled = reading.throttled;
         let refused = reading.refused.total();
-        self.refused_lately = refused > self.refused;
+        self.refused_lately = self.is_refused_by_the_grant(refused > self.refused);
         self.refused = refused;
         self.last_reading = now;
         self.measure_rate(moved, now);
         true
+    }
+
+    /// The meter cannot be read any more, or counts anew: what passed since the last reading is not known.
+    pub(super) fn lose_meter(&mut self, now: BootInstant, out: &mut Vec<Command>) {
+        if self.live {
+            self.tell_uncertain_rest(out);
+            self.freeze(now, out);
+        }
     }
 
     /// No further reading belongs to this session: its epoch is over. What was read last is recorded with that.
@@ -415,6 +438,7 @@ impl Session {
             // It was refused under the ceiling before.
             self.refused_lately = false;
         }
+        self.slice.reach(grant.ceiling);
         let validity = grant.valid_until.map_or(Duration::ZERO, |until| until.since(now));
         self.renew_not_before = now.plus(validity / 2);
         self.grant = Some(grant);

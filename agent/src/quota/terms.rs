@@ -32,6 +32,8 @@ pub struct Terms {
     pub report_interval: Duration,
     /// The reading is committed at least this often while it moves: what a power cut can cost.
     pub checkpoint_interval: Duration,
+    /// The slice: the gate is open no further than so many octets beyond what is committed; `None` = up to the grant's ceiling.
+    pub max_unrecorded: Option<Octets>,
     /// What to do without an answer, unless the server says otherwise.
     pub failure_handling: FailureHandling,
     /// How far [`FailureHandling::Continue`] goes.

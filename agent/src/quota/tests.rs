@@ -4,5 +4,6 @@ mod hand;
 mod odd;
 mod script;
 mod server;
+mod slices;
 mod walk;
 mod world;

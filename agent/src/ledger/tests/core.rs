@@ -44,6 +44,7 @@ fn terms() -> Terms {
         chunk: Octets::new(1 << 20),
         report_interval: Duration::from_mins(1),
         checkpoint_interval: Duration::from_secs(5),
+        max_unrecorded: None,
         failure_handling: FailureHandling::Continue,
         offline_grace: OfflineGrace { octets: Octets::new(1 << 19), duration: Duration::from_mins(5) },
         when_used_up: WhenUsedUp::Throttle(OctetRate::per_second(8000)),

@@ -48,7 +48,8 @@ impl Model {
                 let stored = &mut session.stored;
                 stored.session_ref = session_ref.clone().or(stored.session_ref.take());
                 stored.failure_handling = failure_handling.or(stored.failure_handling);
-                if grant.is_some() {
+                if let Some(granted) = grant {
+                    stored.highest_ceiling = stored.highest_ceiling.max(granted.ceiling);
                     stored.grant.clone_from(grant);
                     stored.grace = None;
                 }
@@ -65,7 +66,9 @@ impl Model {
                 lost.pending.splice(0..0, lost.sealed.drain(..));
             }
             Record::GraceOpened { session, ceiling, until } => {
-                self.get(*session).stored.grace = Some((*ceiling, *until));
+                let stored = &mut self.get(*session).stored;
+                stored.highest_ceiling = stored.highest_ceiling.max(*ceiling);
+                stored.grace = Some((*ceiling, *until));
             }
             Record::SessionClosing { session, trigger } => self.get(*session).stored.closing = Some(*trigger),
             Record::SessionSettled { session } => self.get(*session).stored.settled = true,
@@ -75,6 +78,8 @@ impl Model {
             Record::Checkpoint { session, passed, throttled, .. } => {
                 self.get(*session).stored.checkpoint = Some((*passed, *throttled));
             }
+            Record::SliceSet { session, slice } => self.get(*session).stored.slice = *slice,
+            Record::RestUncertain { session, octets } => self.get(*session).stored.uncertain = Some(*octets),
         }
     }
 
@@ -113,6 +118,8 @@ impl Model {
         let set_aside: Usage = self.sessions.iter().map(|session| session.set_aside).collect();
         let in_doubt: Usage = ledger.in_doubt().expect("lists").into_iter().map(|message| message.usage).collect();
         assert_eq!(in_doubt, set_aside, "{hint}: in doubt");
+        let uncertain = self.sessions.iter().filter_map(|session| session.stored.uncertain);
+        assert_eq!(ledger.uncertain().expect("sums"), uncertain.fold(Octets::ZERO, Octets::saturating_add), "{hint}");
         assert_eq!(ledger.buffered().expect("sums").octets, waiting.total(), "{hint}: buffered");
         for granularity in [Granularity::Hour, Granularity::Day, Granularity::Month] {
             let history = |scope| {

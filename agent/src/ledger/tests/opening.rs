@@ -107,8 +107,8 @@ fn a_ledger_of_version_1_is_migrated_with_all_that_is_in_it() {
     let session = format!(
         "INSERT INTO session (charging_id, subscriber, boot, generation, base_uplink, base_downlink, \
          base_throttled_uplink, base_throttled_downlink, opened_at, opened_wall, opened_synced, accounted_wall, \
-         accounted_synced, session_ref, next_message, last_acknowledged) \
-         VALUES ({SESSION}, 'imsi-001010000000001', '{BOOT}', 7, 1000, 2000, 10, 20, 1000000000, 0, 1, 0, 1, 'ref-1', 1, 0)"
+         accounted_synced, session_ref, next_message, last_acknowledged, grace_ceiling, grace_until) \
+         VALUES ({SESSION}, 'imsi-001010000000001', '{BOOT}', 7, 1000, 2000, 10, 20, 1000000000, 0, 1, 0, 1, 'ref-1', 1, 0, 7000, 9)"
     );
     database.execute(&session, []).expect("a session");
     let grant = format!("INSERT INTO grant_last VALUES ({SESSION}, 5000, 5000, 1000, NULL, NULL, NULL, 'success')");
@@ -120,6 +120,8 @@ fn a_ledger_of_version_1_is_migrated_with_all_that_is_in_it() {
     assert_eq!(session.opening, opening(SESSION));
     assert_eq!(session.grant.as_ref().map(|grant| grant.ceiling), Some(Octets::new(5000)));
     assert_eq!(session.failure_handling, None);
+    assert_eq!(session.highest_ceiling, Octets::new(7000), "of its grant and its grace");
+    assert_eq!((session.slice, session.uncertain), (None, None));
     commit(&mut ledger, &[closed(1, 5, 6), sealed(1, &[1], 11), acknowledged(1)]).expect("it goes on");
 }
 

@@ -33,6 +33,10 @@ fn next_record(rng: &mut Rng, model: &Model) -> Record {
         1..=6 if !session.stored.orphaned => random_container(rng, &session.stored),
         7..=8 => checkpoint(rng, &session.stored),
         9 => Record::GraceOpened { session: id, ceiling: Octets::MAX, until: at(rng.u64(0..9000)) },
+        13 => Record::SliceSet { session: id, slice: rng.bool().then(|| Octets::new(rng.u64(..))) },
+        14 if session.stored.uncertain.is_none() => {
+            Record::RestUncertain { session: id, octets: Octets::new(rng.u64(1..1 << 40)) }
+        }
         10 if rng.bool() && !session.stored.settled => Record::SessionSettled { session: id },
         10 if session.stored.closing.is_none() => Record::SessionClosing { session: id, trigger: Trigger::Final },
         11 if rng.bool() => {

@@ -51,6 +51,7 @@ impl Session {
             self.seal(Operation::Update, request, Some(reason.trigger), now, out);
         }
         self.checkpoint(now, out);
+        self.record_slice(out);
         Fate::Lives
     }
 
@@ -78,14 +79,30 @@ impl Session {
             (true, WhenUsedUp::Throttle(rate)) => GateMode::Throttle(rate),
             (true, WhenUsedUp::Block) | (false, WhenUsedUp::Block | WhenUsedUp::Throttle(_)) => GateMode::Block,
         };
-        if let Some((ceiling, until)) = self.grace.filter(|_| !self.grace_over) {
-            return Some(WantedGate { ceiling, deadline: Some(until), threshold: None, mode });
+        let ceiling = self.granted_ceiling()?;
+        let (deadline, threshold) = match (self.grace.filter(|_| !self.grace_over), &self.grant) {
+            (Some((_, until)), _) => (Some(until), None),
+            (None, Some(grant)) => {
+                let asks = grant.final_unit.is_none();
+                (grant.valid_until, asks.then(|| ceiling.saturating_sub(grant.threshold)))
+            }
+            (None, None) => return None,
+        };
+        let gate = WantedGate { ceiling, deadline, threshold, mode };
+        Some(self.slice_ends().map_or(gate, |(ceiling, moves_at)| {
+            let threshold = Some(threshold.map_or(moves_at, |threshold| threshold.min(moves_at)));
+            WantedGate { ceiling, threshold, ..gate }
+        }))
+    }
+
+    /// Session octets up to which there are units, or grace; `None` before the first grant.
+    pub(super) fn granted_ceiling(&self) -> Option<Octets> {
+        if let Some((ceiling, _)) = self.grace.filter(|_| !self.grace_over) {
+            return Some(ceiling);
         }
-        let grant = self.grant.as_ref()?;
+        let granted = self.grant.as_ref()?.ceiling;
         // Until the least dwell has passed, a larger grant is held back.
-        let ceiling = self.exhausted.map_or(grant.ceiling, |exhausted| grant.ceiling.min(exhausted.ceiling));
-        let threshold = (grant.final_unit.is_none()).then(|| ceiling.saturating_sub(grant.threshold));
-        Some(WantedGate { ceiling, deadline: grant.valid_until, threshold, mode })
+        Some(self.exhausted.map_or(granted, |exhausted| granted.min(exhausted.ceiling)))
     }
 
     /// The state of the table in docs/architecture.md.
@@ -130,6 +147,7 @@ impl Session {
             let ceiling = granted.saturating_add(grace.octets);
             let until = now.plus(grace.duration);
             self.grace = Some((ceiling, until));
+            self.slice.reach(ceiling);
             out.push(Command::Record(Record::GraceOpened { session: self.id(), ceiling, until }));
         }
     }
@@ -305,7 +323,7 @@ impl Session {
 
     /// Commits the reading when it is time to.
     fn checkpoint(&mut self, now: BootInstant, out: &mut Vec<Command>) {
-        if now >= self.checkpoint_at.plus(self.terms.checkpoint_interval) {
+        if now >= self.checkpoint_at.plus(self.terms.checkpoint_interval) || self.is_slice_due() {
             self.pause(now, out);
         }
     }

@@ -118,7 +118,7 @@ fn no_session_is_opened_on_a_meter_that_is_lost() {
     let mut hand = Hand::active();
     hand.read(passed(300_000));
     let commands = hand.tell(Event::MeterLost);
-    assert_eq!(kinds(&commands), ["closing", "container", "settled", "sealed", "send"]);
+    assert_eq!(kinds(&commands), ["uncertain", "closing", "container", "settled", "sealed", "send"]);
     hand.answer(acknowledged());
     assert!(hand.quota.is_settled());
     assert!(opening(&hand.wait(600_000)).is_none());

@@ -1,5 +1,5 @@
-//! A seeded random walk: traffic, time, lost and late answers, crashes between any two commands, top-ups, SIM switches, lost sessions;
-//! at the end every octet that passed has been debited exactly once, and none was over what was bought.
+//! A seeded random walk: traffic, time, lost and late answers, crashes between any two commands, top-ups, SIM switches, lost sessions,
+//! power cuts; at the end every octet that passed has been debited exactly once, and none was over what was bought.
 
 use std::time::Duration;
 
@@ -41,6 +41,9 @@ struct World {
     /// Which meter the link has.
     generation: u32,
     handling: FailureHandling,
+    slice: Option<Octets>,
+    /// What went with meters before it was recorded: quota octets, throttled octets.
+    lost: (u64, u64),
     /// A network and an agent that do what they should.
     quiet: bool,
 }
@@ -70,6 +73,8 @@ impl World {
                 1 => FailureHandling::Terminate,
                 _ => FailureHandling::RetryAndTerminate,
             },
+            slice: (seed % 5 < 2).then_some(Octets::new(15_000)),
+            lost: (0, 0),
             quiet: false,
         }
     }
@@ -78,6 +83,7 @@ impl World {
         let throttled = self.sim == 2;
         Terms {
             chunk: Octets::new(200_000),
+            max_unrecorded: self.slice,
             failure_handling: self.handling,
             offline_grace: OfflineGrace { octets: Octets::new(20_000), duration: Duration::from_secs(90) },
             when_used_up: if throttled {
@@ -165,6 +171,17 @@ impl World {
         self.tell(Event::Metered { epoch: epoch(self.generation), reading: self.kernel.reading, control_reserve });
         let event = if self.in_use { self.usable() } else { Event::Gone };
         self.tell(event);
+    }
+
+    /// The power goes, and the meter with all that was not committed of it.
+    fn lose_power(&mut self) {
+        let (passed, throttled) = self.ledger.unrecorded(&self.kernel.reading, &epoch(self.generation));
+        let uncertain = self.ledger.uncertain;
+        self.lost = (self.lost.0 + passed, self.lost.1 + throttled);
+        self.generation += 1;
+        self.kernel.replace();
+        self.restart();
+        assert!(self.ledger.uncertain >= uncertain + passed, "{passed} octets are lost, and nobody was told");
     }
 
     fn offer_traffic(&mut self) {
@@ -260,13 +277,17 @@ impl World {
             0 => {
                 self.top_up(100_000);
             }
-            1 => self.restart(),
+            1 => {
+                self.slice = self.slice.xor(Some(Octets::new(15_000)));
+                self.restart();
+            }
             2 => {
                 self.tell(Event::Pause);
                 self.restart();
             }
             3 => self.tell(Event::Abort(sim(self.sim))),
             4 | 5 => self.tell(Event::Reauthorise(sim(self.sim))),
+            6 => self.lose_power(),
             _ => self.tell(Event::RouteUp),
         }
     }
@@ -348,8 +369,9 @@ impl World {
         let throttled = self.kernel.throttled();
         let debited: u64 = self.server.accounts.values().map(|account| account.debited).sum();
         let offline: u64 = self.server.accounts.values().map(|account| account.offline).sum();
-        assert_eq!(debited, passed, "every octet that passed is debited once");
-        assert_eq!(offline, throttled, "every throttled octet is told once");
+        let (lost, lost_throttled) = self.lost;
+        assert_eq!(debited + lost, passed, "every octet that passed is debited once, but for what no record knows of");
+        assert_eq!(offline + lost_throttled, throttled, "every throttled octet is told once, but for the same");
         assert!(self.ledger.restore().is_empty(), "the ledger has nothing left to settle");
     }
 }

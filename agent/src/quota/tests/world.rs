@@ -64,6 +64,8 @@ pub(super) struct Ledger {
     pub(super) aborted: BTreeSet<SubscriberIdentifier>,
     /// Where the last session of the epoch ended: `passed`, `throttled`.
     ended: Option<(Epoch, UsedUnit, UsedUnit)>,
+    /// What was told to be uncertain, over all sessions.
+    pub(super) uncertain: u64,
 }
 
 impl Ledger {
@@ -100,10 +102,26 @@ impl Ledger {
         let of = |session: &StoredSession| {
             let grant = session.grant.as_ref().map_or(Octets::ZERO, |grant| grant.ceiling);
             let grace = session.grace.map_or(Octets::ZERO, |(ceiling, _)| ceiling);
-            session.opening.base.total().saturating_add(grant.max(grace))
+            let base = session.opening.base;
+            let recorded =
+                larger(session.checkpoint.unwrap_or_default().0, base.saturating_add(session.closed)).total();
+            let slice_end = session.slice.map_or(Octets::MAX, |slice| recorded.saturating_add(slice));
+            base.total().saturating_add(grant.max(grace)).min(slice_end)
         };
         let counted = |session: &&StoredSession| session.opening.epoch == *epoch && session.closing.is_none();
         self.sessions.values().filter(counted).map(of).max().unwrap_or_default()
+    }
+
+    /// What has passed and been throttled in this epoch and is not in the ledger: with the meter it would be lost.
+    pub(super) fn unrecorded(&self, reading: &Reading, epoch: &Epoch) -> (u64, u64) {
+        let counted = |session: &&StoredSession| session.opening.epoch == *epoch && !session.settled;
+        let Some(session) = self.sessions.values().find(counted) else { return (0, 0) };
+        let opening = &session.opening;
+        let (passed, throttled) = session.checkpoint.unwrap_or_default();
+        let passed = larger(passed, opening.base.saturating_add(session.closed));
+        let throttled = larger(throttled, opening.base_throttled.saturating_add(session.closed_throttled));
+        let apart = |now: UsedUnit, then: UsedUnit| now.total().get() - then.total().get();
+        (apart(reading.passed, passed), apart(reading.throttled, throttled))
     }
 
     /// Sealed and open intervals join: nothing is in a container that the meter has not counted.
@@ -177,7 +195,8 @@ impl Ledger {
                 assert_eq!(message.number, key.number, "that very number is acknowledged");
                 session.session_ref = session_ref.or(session.session_ref.take());
                 session.failure_handling = failure_handling.or(session.failure_handling);
-                if grant.is_some() {
+                if let Some(granted) = &grant {
+                    session.highest_ceiling = session.highest_ceiling.max(granted.ceiling);
                     session.grant = grant;
                     session.grace = None;
                 }
@@ -197,7 +216,11 @@ impl Ledger {
                 session.orphaned = true;
                 session.pending.splice(0..0, back);
             }
-            Record::GraceOpened { session, ceiling, until } => self.session(session).grace = Some((ceiling, until)),
+            Record::GraceOpened { session, ceiling, until } => {
+                let session = self.session(session);
+                session.highest_ceiling = session.highest_ceiling.max(ceiling);
+                session.grace = Some((ceiling, until));
+            }
             Record::SessionClosing { session, trigger } => self.session(session).closing = Some(trigger),
             Record::SessionSettled { session: id } => {
                 let session = self.session(id);
@@ -215,6 +238,18 @@ impl Ledger {
             Record::Checkpoint { session, passed, throttled, .. } => {
                 self.session(session).checkpoint = Some((passed, throttled));
             }
+            Record::SliceSet { session, slice } => self.session(session).slice = slice,
+            Record::RestUncertain { session, octets } => {
+                let session = self.session(session);
+                assert!(session.slice.is_none_or(|slice| octets <= slice), "no more than a slice: {session:?}");
+                assert!(session.uncertain.replace(octets).is_none(), "what is uncertain is told once");
+                self.uncertain += octets.get();
+            }
         }
     }
+}
+
+/// The larger of two cumulative readings, by direction.
+fn larger(one: UsedUnit, other: UsedUnit) -> UsedUnit {
+    UsedUnit { uplink: one.uplink.max(other.uplink), downlink: one.downlink.max(other.downlink) }
 }
