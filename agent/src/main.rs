@@ -1,6 +1,6 @@
 //! `weir`: parse, validate, run, settle.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -57,7 +57,8 @@ fn obey(command: Command) -> Result<ExitCode> {
         }
         Command::DatapathLoad(DatapathLoad { link, pin_root }) => {
             drill::prepare()?;
-            load_and_pin(&LoadSpec { link, pin_root })?;
+            let loaded = load_and_pin(&LoadSpec { link, pin_root })?;
+            std::io::stdout().write_all(loaded.to_line().as_bytes()).context("telling the agent what was loaded")?;
         }
     }
     Ok(ExitCode::SUCCESS)

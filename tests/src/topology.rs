@@ -190,6 +190,23 @@ impl Topology {
         self.gateway.ip(&format!("link set {} down", self.uplink(index)?.near)).map(drop)
     }
 
+    /// Gives the gateway's end of an uplink another name.
+    pub fn rename(&mut self, index: usize, name: &str) -> Result<()> {
+        self.gateway.ip(&format!("link set {} name {name}", self.uplink(index)?.near))?;
+        name.clone_into(&mut self.uplinks[index].near);
+        Ok(())
+    }
+
+    /// Has the gateway's ends of two uplinks swap their names.
+    pub fn swap_names(&mut self) -> Result<()> {
+        let (first, second) = (self.uplink(0)?.near.clone(), self.uplink(1)?.near.clone());
+        self.gateway.ip_batch(&format!(
+            "link set {first} name swapping\nlink set {second} name {first}\nlink set swapping name {second}\n"
+        ))?;
+        (self.uplinks[0].near, self.uplinks[1].near) = (second, first);
+        Ok(())
+    }
+
     /// Makes the traffic between the client and [`HOST_V4`] or [`HOST_V6`] take this uplink, both ways.
     pub fn prefer(&self, index: usize) -> Result<()> {
         let uplink = self.uplink(index)?;

@@ -74,6 +74,16 @@ fn render_link(text: &mut String, link: &LinkStatus) {
         octets(link.rate_octets_per_second),
         octets(link.unreported_octets),
     );
+    if link.unmetered_prefix_octets > 0 {
+        let _ = writeln!(
+            text,
+            "  NOT METERED: {} passed the link before its meter was attached (as the interface counts, headers included)",
+            octets(link.unmetered_prefix_octets),
+        );
+    }
+    if link.meter_gaps > 0 {
+        let _ = writeln!(text, "  somebody else took the meter off {} times; it was attached again", link.meter_gaps);
+    }
     let kernel = &link.kernel;
     let _ = writeln!(
         text,

@@ -20,8 +20,9 @@ use aya::{
 use nix::sys::statfs::{FsType, fstatfs};
 
 use super::{
-    attach::{assert_alone, attach, link_state, meters_at, remove_pins, replace},
+    attach::{assert_alone, attach, remove_pins, replace},
     maps::{ALLOW, COUNTERS, DIRECTIONS, Direction, GATE, PINNED_MAPS, Pins, WORD},
+    sits_on,
 };
 use crate::drill::{self, Point};
 
@@ -58,13 +59,38 @@ pub struct Loaded {
     pub origin: Origin,
     /// The interface that is metered.
     pub ifindex: u32,
+    /// Octets that the interface had counted by itself, both directions, just before a new meter was attached; 0 when the meter was
+    /// adopted. Link-layer headers are included.
+    pub octets_before: u64,
+}
+
+impl Loaded {
+    /// One line of figures, from the loader to the agent.
+    #[must_use]
+    pub fn to_line(&self) -> String {
+        let origin = match self.origin {
+            Origin::New => "new",
+            Origin::Adopted => "adopted",
+        };
+        format!("{origin} {} {}\n", self.ifindex, self.octets_before)
+    }
+
+    fn from_line(line: &str) -> Option<Self> {
+        let mut words = line.split_whitespace();
+        let origin = match words.next()? {
+            "new" => Origin::New,
+            "adopted" => Origin::Adopted,
+            _ => return None,
+        };
+        Some(Self { origin, ifindex: words.next()?.parse().ok()?, octets_before: words.next()?.parse().ok()? })
+    }
 }
 
 /// Runs `<executable> datapath-load --link … --pin-root …` and waits for it; its error text becomes the error.
 ///
 /// Blocks for as long as the kernel checks the programs (well under a second). The child stays in the network
 /// namespace of the calling thread. `/proc/self/exe` is the agent itself, even after its file was replaced.
-pub fn spawn_loader(executable: &Path, spec: &LoadSpec) -> Result<()> {
+pub fn spawn_loader(executable: &Path, spec: &LoadSpec) -> Result<Loaded> {
     let output = Command::new(executable)
         .arg("datapath-load")
         .arg("--link")
@@ -75,7 +101,8 @@ pub fn spawn_loader(executable: &Path, spec: &LoadSpec) -> Result<()> {
         .output()
         .with_context(|| format!("starting the loader {}", executable.display()))?;
     if output.status.success() {
-        return Ok(());
+        let line = String::from_utf8_lossy(&output.stdout);
+        return Loaded::from_line(&line).with_context(|| format!("the loader for {} said {line:?}", spec.link));
     }
     let text = String::from_utf8_lossy(&output.stderr);
     match text.trim() {
@@ -94,16 +121,18 @@ pub fn load_and_pin(spec: &LoadSpec) -> Result<Loaded> {
     if is_alive(&pins, &spec.link, ifindex) {
         adopt(&pins).with_context(|| format!("adopting the meter of {} from {pins}", spec.link))?;
         assert_both_alone(&spec.link, &pins)?;
-        return Ok(Loaded { origin: Origin::Adopted, ifindex });
+        return Ok(Loaded { origin: Origin::Adopted, ifindex, octets_before: 0 });
     }
     remove_pins(&pins)?;
-    let made = make(&pins, &spec.link).and_then(|()| assert_both_alone(&spec.link, &pins));
-    if let Err(error) = made {
-        // What was attached goes with its pin; the first error is the one to tell.
-        let _ = remove_pins(&pins);
-        return Err(error.context(format!("metering {}", spec.link)));
+    let made = make(&pins, &spec.link).and_then(|octets| assert_both_alone(&spec.link, &pins).map(|()| octets));
+    match made {
+        Ok(octets_before) => Ok(Loaded { origin: Origin::New, ifindex, octets_before }),
+        Err(error) => {
+            // What was attached goes with its pin; the first error is the one to tell.
+            let _ = remove_pins(&pins);
+            Err(error.context(format!("metering {}", spec.link)))
+        }
     }
-    Ok(Loaded { origin: Origin::New, ifindex })
 }
 
 /// Tells whether all pins are there, of the layout known here, and the links still sit on this very interface.
@@ -111,14 +140,7 @@ fn is_alive(pins: &Pins, interface: &str, ifindex: u32) -> bool {
     let maps_fit = PINNED_MAPS.iter().all(|name| {
         MapInfo::from_pin(pins.map(name)).is_ok_and(|map| value_size(name).is_none_or(|size| map.value_size() == size))
     });
-    maps_fit
-        && DIRECTIONS.iter().all(|direction| {
-            // Another namespace may know another interface by the same index: the hook must name the program too.
-            link_state(&pins.link(*direction)).is_ok_and(|state| {
-                state.ifindex == ifindex
-                    && meters_at(interface, *direction).is_ok_and(|meters| meters.contains(&state.program_id))
-            })
-        })
+    maps_fit && sits_on(pins, interface, ifindex)
 }
 
 fn value_size(map: &str) -> Option<u32> {
@@ -149,7 +171,8 @@ fn adopt(pins: &Pins) -> Result<()> {
     Ok(())
 }
 
-fn make(pins: &Pins, interface: &str) -> Result<()> {
+/// Answers with what the interface had counted before the first program was attached.
+fn make(pins: &Pins, interface: &str) -> Result<u64> {
     fs::create_dir_all(pins.directory()).with_context(|| format!("making the directory {pins}"))?;
     let mut object = load_object(pins)?;
     // Both must have been accepted before the first is attached.
@@ -157,13 +180,28 @@ fn make(pins: &Pins, interface: &str) -> Result<()> {
         load_program(&mut object, direction)?;
     }
     drill::pass(Point::MapsPinned);
+    let octets_before = interface_octets(interface)?;
     for direction in DIRECTIONS {
         attach(program(&mut object, direction)?, interface, direction, pins)?;
         if direction == Direction::Uplink {
             drill::pass(Point::UplinkAttached);
         }
     }
-    Ok(())
+    Ok(octets_before)
+}
+
+/// What the interface has counted by itself, received and sent (the figures of `IFLA_STATS64`).
+fn interface_octets(interface: &str) -> Result<u64> {
+    // Of the namespace of this very thread.
+    let text = fs::read_to_string("/proc/thread-self/net/dev").context("reading /proc/thread-self/net/dev")?;
+    octets_in(&text, interface).with_context(|| format!("/proc/thread-self/net/dev has no {interface}"))
+}
+
+fn octets_in(text: &str, interface: &str) -> Option<u64> {
+    let figures = text.lines().find_map(|line| line.trim_start().strip_prefix(interface)?.strip_prefix(':'))?;
+    let figures: Vec<u64> = figures.split_whitespace().map_while(|figure| figure.parse().ok()).collect();
+    // Octets come first in both halves, of eight figures each.
+    Some(figures.first()?.saturating_add(*figures.get(8)?))
 }
 
 fn assert_both_alone(interface: &str, pins: &Pins) -> Result<()> {
@@ -261,6 +299,25 @@ mod tests {
         assert_eq!(missing_capabilities(0), ["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"]);
         assert_eq!(missing_capabilities(1 << 21), ["CAP_NET_ADMIN"]);
         assert!(missing_capabilities(1 << 12 | 1 << 38 | 1 << 39).is_empty());
+    }
+
+    #[test]
+    fn what_the_loader_has_done_is_told_in_a_line() {
+        for loaded in [
+            Loaded { origin: Origin::New, ifindex: 7, octets_before: u64::MAX },
+            Loaded { origin: Origin::Adopted, ifindex: 1, octets_before: 0 },
+        ] {
+            assert_eq!(Loaded::from_line(&loaded.to_line()), Some(loaded));
+        }
+        assert_eq!(Loaded::from_line("new 7"), None);
+    }
+
+    #[test]
+    fn an_interface_is_read_by_its_whole_name() {
+        let text = "Inter-|   Receive\n face |bytes\n  wan0:  10 1 0 0 0 0 0 0  5 1 0 0 0 0 0 0\n wan:1 1 0 0 0 0 0 0 2 1 0 0 0 0 0 0\n";
+        assert_eq!(octets_in(text, "wan0"), Some(15));
+        assert_eq!(octets_in(text, "wan"), Some(3));
+        assert_eq!(octets_in(text, "an0"), None);
     }
 
     #[test]

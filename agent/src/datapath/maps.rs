@@ -74,6 +74,14 @@ impl Pins {
         Self { directory: pin_root.join(format!("v{LAYOUT_VERSION}")).join(link.replace('.', ":")) }
     }
 
+    /// The links that have pins under `pin_root`, whether or not these still do anything.
+    #[must_use]
+    pub fn names(pin_root: &Path) -> Vec<String> {
+        let directory = std::fs::read_dir(pin_root.join(format!("v{LAYOUT_VERSION}")));
+        let names = directory.into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        names.map(|name| name.replace(':', ".")).collect()
+    }
+
     /// The directory that holds them all.
     #[must_use]
     pub fn directory(&self) -> &Path {

@@ -21,9 +21,21 @@ pub use self::{
     maps::{Hints, KernelLog, Pins},
 };
 use self::{
-    attach::link_state,
+    attach::{link_state, meters_at},
     maps::{DIRECTIONS, GateMap, open_map},
 };
+
+/// Tells whether both programs of these pins sit on that interface. Its index alone does not say so: in another namespace another
+/// interface may have the same.
+#[must_use]
+pub fn sits_on(pins: &Pins, interface: &str, ifindex: u32) -> bool {
+    DIRECTIONS.iter().all(|direction| {
+        link_state(&pins.link(*direction)).is_ok_and(|state| {
+            state.ifindex == ifindex
+                && meters_at(interface, *direction).is_ok_and(|meters| meters.contains(&state.program_id))
+        })
+    })
+}
 
 /// The pinned meter of one link, open for reading and for writing its gate.
 pub struct Datapath {
@@ -95,6 +107,11 @@ impl Datapath {
     #[must_use]
     pub fn epoch_id(&self) -> u32 {
         self.epoch_id
+    }
+
+    /// Its pins were moved to the place of another name.
+    pub fn pinned_as(&mut self, pins: Pins) {
+        self.pins = pins;
     }
 
     /// Tells whether both programs sit on the interface with this index now.

@@ -74,16 +74,11 @@ impl Agent {
 
     /// Reads the meter and tells the core. Does not carry out what the core answers: the caller is doing that.
     fn read(&mut self, station: usize) -> Result<()> {
-        let station = &mut self.stations[station];
-        let event = match station.read() {
-            Ok(Some(reading)) => Event::Reading(reading),
-            Ok(None) => Event::MeterLost,
-            Err(error) => {
-                tracing::error!(link = station.label(), "the meter cannot be read: {error:#}");
-                Event::MeterLost
-            }
+        let event = match self.reading(station) {
+            Some(reading) => Event::Reading(reading),
+            None => Event::MeterLost,
         };
-        station.quota.handle_event(event, boot_now()?);
+        self.stations[station].quota.handle_event(event, boot_now()?);
         Ok(())
     }
 

@@ -2,10 +2,13 @@
 
 mod carry;
 mod enrol;
+mod metering;
 mod reconcile;
+mod rename;
 mod sims;
 mod station;
 mod status;
+mod unmetered;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -21,7 +24,7 @@ use url::Host;
 
 use crate::clock::{boot_id, boot_now, until};
 use crate::config::Config;
-use crate::datapath::{AllowList, Datapath};
+use crate::datapath::{AllowList, Datapath, Loaded};
 use crate::drill::{self, Point};
 use crate::ledger::Ledger;
 use crate::link::{self, Links};
@@ -33,9 +36,13 @@ use crate::units::{BootId, BootInstant};
 use enrol::{Enrolment, Login, News};
 use sims::Charged;
 use station::{Attachment, Sim, Station};
+use unmetered::UnmeteredBook;
 
 /// The loop looks around at least this often, so that time spent suspended is noticed.
 const LONGEST_SLEEP: Duration = Duration::from_mins(1);
+
+/// The meters are looked after this often: whether they are still where they were attached.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// A second order to stop within this time is the first one heard twice.
 const ONE_WISH: Duration = Duration::from_secs(1);
@@ -45,7 +52,7 @@ enum Message {
     /// An attempt to send came to something.
     Answer { station: usize, key: MessageKey, attempt: u32, outcome: Outcome },
     /// A loader is done.
-    Attached { station: usize, ifindex: u32, result: Result<()> },
+    Attached { station: usize, ifindex: u32, result: Result<Loaded> },
     /// A meter that could not be attached is due for another try.
     AttachAgain { station: usize },
     /// The kernel hinted at something.
@@ -86,6 +93,11 @@ pub struct Agent {
     sims: BTreeMap<String, Sim>,
     charged: Charged,
     allow: AllowList,
+    unmetered: UnmeteredBook,
+    /// Settling for a stop: nothing new is begun.
+    stopping: bool,
+    /// When the meters are looked after next.
+    look_at: BootInstant,
     onboarding: String,
     /// Onboarding that waits for the links that are there to be metered: its own octets are to be counted too.
     enrolment: Option<Enrolment>,
@@ -117,6 +129,7 @@ impl Agent {
         let nf_name = config.device.nf_instance_id;
         let http = Http::new(HttpSettings::from(&config.server))?;
         let charged = Charged::recall(nf_name, &ledger)?;
+        let unmetered = UnmeteredBook::recall(&ledger)?;
         let mut agent = Self {
             boot,
             ledger,
@@ -131,6 +144,9 @@ impl Agent {
             sims: BTreeMap::new(),
             charged,
             allow: AllowList::default(),
+            unmetered,
+            stopping: false,
+            look_at: boot_now()?,
             onboarding: String::from("not begun"),
             enrolment: None,
             inbox,
@@ -156,15 +172,17 @@ impl Agent {
             tokio::select! {
                 biased;
                 () = stop.wait() => return Ok(()),
-                changed = self.links.changed() => {
-                    changed.context("the netlink watcher has ended")?;
-                    self.forget_dead_connections();
-                    self.reconcile()?;
-                }
+                changed = self.links.changed() => self.links_changed(changed)?,
                 message = self.mail.recv() => self.take(message)?,
                 () = tokio::time::sleep(pause) => {}
             }
         }
+    }
+
+    fn links_changed(&mut self, changed: Result<(), watch::error::RecvError>) -> Result<()> {
+        changed.context("the netlink watcher has ended")?;
+        self.forget_dead_connections();
+        self.reconcile()
     }
 
     /// Shuts the gates, settles, and waits for the last acknowledgements as long as the configuration says.
@@ -173,6 +191,7 @@ impl Agent {
         // Ctrl-C reaches a whole process group, and whoever started us may pass it on: that is one wish, not two.
         let insists = boot_now()?.plus(ONE_WISH);
         tracing::info!(wait = ?self.config.agent.shutdown_wait, "stopping: gates shut, settling");
+        self.stopping = true;
         for station in 0..self.stations.len() {
             self.tell(station, Event::Settle)?;
         }
@@ -192,6 +211,7 @@ impl Agent {
                         break;
                     }
                 }
+                changed = self.links.changed() => self.links_changed(changed)?,
                 message = self.mail.recv() => self.take(message)?,
                 () = tokio::time::sleep(pause) => {}
             }
@@ -211,7 +231,7 @@ impl Agent {
     /// Reads every meter.
     fn read_all(&mut self) -> Result<()> {
         for station in 0..self.stations.len() {
-            if let Some(reading) = self.stations[station].read()? {
+            if let Some(reading) = self.reading(station) {
                 self.tell(station, Event::Reading(reading))?;
             }
         }
@@ -221,6 +241,10 @@ impl Agent {
     /// Does what is due in every station; answers with the time until the next.
     fn tick_all(&mut self) -> Result<Duration> {
         self.let_go()?;
+        if boot_now()? >= self.look_at {
+            self.look_after_meters();
+            self.look_at = boot_now()?.plus(LOOK);
+        }
         let mut next: Option<BootInstant> = None;
         for station in 0..self.stations.len() {
             let now = boot_now()?;
@@ -230,7 +254,8 @@ impl Agent {
             next = next.into_iter().chain(self.stations[station].quota.poll_timeout()).min();
         }
         let now = boot_now()?;
-        Ok(next.map_or(LONGEST_SLEEP, |at| until(at, now).min(LONGEST_SLEEP)))
+        let next = next.map_or(self.look_at, |at| at.min(self.look_at));
+        Ok(until(next, now).min(LONGEST_SLEEP))
     }
 
     fn take(&mut self, message: Option<Message>) -> Result<()> {

@@ -1,33 +1,34 @@
 //! Follows the links: makes a station for each that is to be metered, has it metered, and tells the core when it is in use.
 
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::Result;
 
+use super::Agent;
+use super::rename::adopt_renamed_pins;
 use super::station::{Attachment, Station, pinned};
-use super::{Agent, Message};
 use crate::clock::boot_now;
 use crate::config::Link as LinkConfig;
-use crate::datapath::{Datapath, LoadSpec, detach_and_unpin, spawn_loader};
-use crate::drill::{self, Point};
+use crate::datapath::Pins;
 use crate::link::{Link, Links, Refusal};
 use crate::quota::{Event, Quota, StoredSession, Usable};
 use crate::reporter::Route;
 use crate::units::{BootInstant, Epoch};
-
-/// A meter that could not be attached is tried again after this long, or when the links change.
-const ATTACH_AGAIN: Duration = Duration::from_secs(30);
 
 impl Agent {
     /// Makes the stations: one for each pinned or configured link, and one that drains sessions of past epochs.
     pub(super) fn restore(&mut self, mut stored: Vec<StoredSession>) -> Result<()> {
         let now = boot_now()?;
         let links = self.links.borrow().clone();
+        adopt_renamed_pins(&self.config.pin_root, &links)?;
         for config in self.config.links.clone() {
             for name in names(&config, &links, &self.config.pin_root) {
-                self.add_station(name, &config, &mut stored, now)?;
+                self.add_station(name, Some(&config), &mut stored, now)?;
             }
+        }
+        // What else is pinned was metered once, and has no [[link]] any more: it is settled and let go.
+        for name in Pins::names(&self.config.pin_root) {
+            self.add_station(name, None, &mut stored, now)?;
         }
         let terms = self.default_terms();
         let quota = Quota::restore(stored, &terms, None, seed(), now).with_aborted(self.ledger.aborted()?);
@@ -50,11 +51,11 @@ impl Agent {
         }
     }
 
-    /// Adds a station for a link and gives it the stored sessions that its pinned meter still counts for.
+    /// Adds a station for a link, where there is none, and gives it the stored sessions that its pinned meter still counts for.
     fn add_station(
         &mut self,
         name: String,
-        config: &LinkConfig,
+        config: Option<&LinkConfig>,
         stored: &mut Vec<StoredSession>,
         now: BootInstant,
     ) -> Result<()> {
@@ -65,14 +66,17 @@ impl Agent {
         let belongs = |epoch: &Epoch| pinned.as_ref().is_some_and(|(_, pinned, _)| pinned == epoch);
         let (own, others) = std::mem::take(stored).into_iter().partition(|session| belongs(&session.opening.epoch));
         *stored = others;
-        let sim = self.sims.get(&config.slot).cloned();
+        let sim = config.and_then(|config| self.sims.get(&config.slot)).cloned();
         let terms = sim.as_ref().map_or_else(|| self.default_terms(), |sim| sim.terms.clone());
         let meter = pinned.as_ref().map(|(_, epoch, reading)| (epoch.clone(), *reading));
         let quota = Quota::restore(own, &terms, meter.as_ref(), seed(), now).with_aborted(self.ledger.aborted()?);
-        let mut station = Station::new(Some(name), Some(config.clone()), quota);
+        let mut station = Station::new(Some(name), config.cloned(), quota);
         station.datapath = pinned.map(|(datapath, _, _)| datapath);
         station.sim = sim;
-        self.stations.push(station);
+        match self.stations.iter_mut().find(|station| station.is_free()) {
+            Some(place) => *place = station,
+            None => self.stations.push(station),
+        }
         Ok(())
     }
 
@@ -95,15 +99,22 @@ impl Agent {
     /// Compares the stations with the links that exist now, and acts on the difference.
     pub(super) fn reconcile(&mut self) -> Result<()> {
         let links = self.links.borrow_and_update().clone();
-        for config in self.config.links.clone() {
-            for name in matching(&config, &links) {
-                self.add_station(name, &config, &mut Vec::new(), boot_now()?)?;
+        self.follow_renames(&links)?;
+        self.look_after_meters();
+        let wanted = if self.stopping { Vec::new() } else { self.config.links.clone() };
+        for config in &wanted {
+            let own = (!config.is_pattern()).then(|| config.name.clone());
+            for name in own.into_iter().chain(matching(config, &links)) {
+                self.add_station(name, Some(config), &mut Vec::new(), boot_now()?)?;
             }
         }
         for index in 0..self.stations.len() {
             let Some(name) = self.stations[index].name.clone() else { continue };
             match links.named(&name) {
+                Some(_) if self.stations[index].config.is_none() => self.refuse(index, Refusal::Unwanted)?,
                 Some((ifindex, link)) => self.present(index, ifindex, link, &links)?,
+                // Its new name is not free yet.
+                None if self.has_another_name(index, &links).is_some() => {}
                 None => self.absent(index)?,
             }
         }
@@ -117,17 +128,17 @@ impl Agent {
             return self.refuse(index, refusal);
         }
         let station = &mut self.stations[index];
-        let reframed = station.framing != link.framing;
-        station.framing = link.framing;
+        if station.framing != link.framing {
+            tracing::info!(link = station.label(), framing = ?link.framing, "the link has another framing");
+            station.reframe(link.framing)?;
+        }
         match station.attachment {
             Attachment::Pending(_) => Ok(()),
-            Attachment::On(on) if on == ifindex => {
-                if reframed {
-                    self.meter(index)?;
-                }
-                self.use_link(index, ifindex, link, links)
-            }
+            Attachment::On(on) if on == ifindex => self.use_link(index, ifindex, link, links),
             Attachment::Failed(on) if on == ifindex => Ok(()),
+            Attachment::None | Attachment::On(_) | Attachment::Failed(_) | Attachment::Refused if self.stopping => {
+                Ok(())
+            }
             Attachment::None | Attachment::On(_) | Attachment::Failed(_) | Attachment::Refused => {
                 station.refusal = None;
                 self.attach(index, ifindex);
@@ -150,8 +161,12 @@ impl Agent {
         self.out_of_reach(index, Attachment::Refused)
     }
 
+    /// The link does not exist: it is settled.
     fn absent(&mut self, index: usize) -> Result<()> {
         let station = &mut self.stations[index];
+        if matches!(station.attachment, Attachment::Pending(_)) {
+            return Ok(());
+        }
         if station.attachment != Attachment::None || station.in_use || station.quota.needs_meter() {
             tracing::info!(link = station.label(), "the link is gone");
         }
@@ -171,84 +186,6 @@ impl Agent {
         self.tell(index, Event::Gone)
     }
 
-    /// Takes the meter off every link that is gone or not to be metered, once its last reading is taken: such a link may live on
-    /// in another namespace, or under a bridge, where a shut gate would block it for ever.
-    pub(super) fn let_go(&mut self) -> Result<()> {
-        for index in 0..self.stations.len() {
-            let station = &mut self.stations[index];
-            let out_of_reach = matches!(station.attachment, Attachment::None | Attachment::Refused);
-            if !out_of_reach || station.datapath.is_none() || station.quota.needs_meter() {
-                continue;
-            }
-            station.datapath = None;
-            let label = station.label().to_owned();
-            match detach_and_unpin(&self.config.pin_root, &label) {
-                Ok(()) => tracing::info!(link = label, "settled; its meter is taken off"),
-                Err(error) => tracing::warn!(link = label, "its meter could not be taken off: {error:#}"),
-            }
-            self.tell(index, Event::MeterLost)?;
-        }
-        Ok(())
-    }
-
-    /// Has a loader attach the meter, away from the loop: it takes a moment.
-    fn attach(&mut self, index: usize, ifindex: u32) {
-        let station = &mut self.stations[index];
-        let Some(link) = station.name.clone() else { return };
-        station.attachment = Attachment::Pending(ifindex);
-        let spec = LoadSpec { link, pin_root: self.config.pin_root.clone() };
-        let inbox = self.inbox.clone();
-        tokio::task::spawn_blocking(move || {
-            let result = spawn_loader(Path::new("/proc/self/exe"), &spec);
-            let _ = inbox.send(Message::Attached { station: index, ifindex, result });
-        });
-    }
-
-    /// The loader is done: opens the pins, takes the last reading of what was there before, and tells the core.
-    pub(super) fn attached(&mut self, index: usize, ifindex: u32, result: Result<()>) -> Result<()> {
-        let label = self.stations[index].label().to_owned();
-        if let Err(error) = result {
-            tracing::error!(
-                link = label,
-                "the link cannot be metered; unless an earlier meter is still there, what it carries is neither counted nor stopped: {error:#}"
-            );
-            self.stations[index].attachment = Attachment::Failed(ifindex);
-            let inbox = self.inbox.clone();
-            tokio::spawn(async move {
-                tokio::time::sleep(ATTACH_AGAIN).await;
-                let _ = inbox.send(Message::AttachAgain { station: index });
-            });
-            // The link may have been replaced meanwhile: the new one is not left unmetered until the next try.
-            return self.reconcile();
-        }
-        drill::pass(Point::Attached);
-        match self.stations[index].read() {
-            Ok(Some(reading)) => self.tell(index, Event::Reading(reading))?,
-            Ok(None) => {}
-            Err(error) => {
-                tracing::error!(link = label, "the meter before this one cannot be read any more: {error:#}");
-                self.tell(index, Event::MeterLost)?;
-            }
-        }
-        let mut datapath = Datapath::open(&self.config.pin_root, &label)?;
-        datapath.set_allow_list(&self.allow)?;
-        self.watch_hints(index, &datapath);
-        self.watch_kernel_log(&datapath);
-        self.stations[index].datapath = Some(datapath);
-        self.stations[index].attachment = Attachment::On(ifindex);
-        tracing::info!(link = label, ifindex, "metered");
-        self.meter(index)?;
-        self.reconcile()
-    }
-
-    /// Tells the core which meter it has. The gate is written anew with the framing of the link.
-    fn meter(&mut self, index: usize) -> Result<()> {
-        let station = &self.stations[index];
-        let (Some(epoch), Some(reading)) = (station.epoch(&self.boot), station.read()?) else { return Ok(()) };
-        let control_reserve = self.config.agent.control_reserve;
-        self.tell(index, Event::Metered { epoch, reading, control_reserve })
-    }
-
     /// Tells the core when the link comes into use, goes out of use, or has another SIM or other terms.
     fn use_link(&mut self, index: usize, ifindex: u32, link: &Link, links: &Links) -> Result<()> {
         let routed = !self.config.agent.follow_default_route || links.default_route() == Some(ifindex);
@@ -265,7 +202,9 @@ impl Agent {
         if station.in_use && station.sim.as_ref() == Some(&sim) {
             return Ok(());
         }
-        let (Some(epoch), Some(reading)) = (station.epoch(&self.boot), station.read()?) else { return Ok(()) };
+        let Some(reading) = self.reading(index) else { return Ok(()) };
+        let Some(epoch) = self.stations[index].epoch(&self.boot) else { return Ok(()) };
+        let station = &mut self.stations[index];
         let came_up = !station.in_use;
         station.in_use = true;
         station.sim = Some(sim.clone());
@@ -284,16 +223,8 @@ fn names(config: &LinkConfig, links: &Links, pin_root: &Path) -> Vec<String> {
     if !config.is_pattern() {
         return vec![config.name.clone()];
     }
-    let mut names = matching(config, links);
-    let pinned = std::fs::read_dir(pin_root.join(format!("v{}", agent_common::LAYOUT_VERSION)));
-    for entry in pinned.into_iter().flatten().flatten() {
-        if let Ok(name) = entry.file_name().into_string()
-            && config.matches(&name)
-        {
-            names.push(name);
-        }
-    }
-    names
+    let pinned = Pins::names(pin_root).into_iter().filter(|name| config.matches(name));
+    matching(config, links).into_iter().chain(pinned).collect()
 }
 
 fn matching(config: &LinkConfig, links: &Links) -> Vec<String> {

@@ -26,10 +26,20 @@ pub(super) struct Station {
     /// Why the link is not metered.
     pub(super) refusal: Option<Refusal>,
     pub(super) datapath: Option<Datapath>,
+    /// The interface that the meter in hand was attached to.
+    pub(super) on: Option<u32>,
     pub(super) framing: Framing,
     pub(super) sim: Option<Sim>,
     /// Whether the core was told that the link is usable.
     pub(super) in_use: bool,
+    /// How often the meter could not be attached, one time after another.
+    pub(super) failures: u32,
+    /// How often somebody else took the meter off.
+    pub(super) gaps: u32,
+    /// What earlier meters have counted, and on which interface: its own counters hold that as well.
+    counted_before: Option<(u32, u64)>,
+    /// What the gate was last set to.
+    setting: Option<GateSetting>,
 }
 
 /// Where the meter of a station sits.
@@ -63,10 +73,50 @@ impl Station {
             attachment: Attachment::None,
             refusal: None,
             datapath: None,
+            on: None,
             framing: Framing::Ethernet,
             sim: None,
             in_use: false,
+            failures: 0,
+            gaps: 0,
+            counted_before: None,
+            setting: None,
         }
+    }
+
+    /// A station without a link: from now on it only waits for what its sessions have still to be acknowledged.
+    pub(super) fn retire(&mut self) {
+        self.name = None;
+        self.config = None;
+        self.sim = None;
+        self.attachment = Attachment::None;
+        self.refusal = None;
+        self.in_use = false;
+        self.gaps = 0;
+        self.counted_before = None;
+    }
+
+    /// True for a place that another link may have.
+    pub(super) fn is_free(&self) -> bool {
+        self.name.is_none() && self.datapath.is_none() && self.quota.is_settled()
+    }
+
+    /// Puts the meter down; what it has counted on that interface is remembered, and answered.
+    pub(super) fn put_down(&mut self, ifindex: Option<u32>) -> Option<Datapath> {
+        let datapath = self.datapath.take()?;
+        self.setting = None;
+        self.on = None;
+        if let (Some(ifindex), Ok(counters)) = (ifindex, datapath.read()) {
+            let before = self.counted_before.filter(|(on, _)| *on == ifindex).map_or(0, |(_, octets)| octets);
+            self.counted_before = Some((ifindex, before.saturating_add(on_the_wire(&counters, self.framing))));
+        }
+        Some(datapath)
+    }
+
+    /// What passed the interface outside every meter of this station, when the interface itself has counted `octets`.
+    pub(super) fn unmetered(&self, ifindex: u32, octets: u64) -> u64 {
+        let metered = self.counted_before.filter(|(on, _)| *on == ifindex).map_or(0, |(_, octets)| octets);
+        octets.saturating_sub(metered)
     }
 
     /// For the log: the link's name.
@@ -87,7 +137,14 @@ impl Station {
         let datapath =
             self.datapath.as_mut().with_context(|| format!("{label} has no meter whose gate could be set"))?;
         datapath.set_gate(&gate(setting, framing)).with_context(|| format!("setting the gate of {label}"))?;
+        self.setting = Some(*setting);
         Ok(())
+    }
+
+    /// The link has another framing now: the gate is written anew with it, and permits what it did before.
+    pub(super) fn reframe(&mut self, framing: Framing) -> Result<()> {
+        self.framing = framing;
+        self.setting.map_or(Ok(()), |setting| self.set_gate(&setting))
     }
 
     /// The epoch of the meter in hand.
@@ -128,6 +185,31 @@ fn reading(counters: &Counters) -> Reading {
             down.refused.octets.saturating_add(down.policed.octets),
         ),
     }
+}
+
+/// What of these counters the interface has counted as well, about: its figures include link-layer headers.
+fn on_the_wire(counters: &Counters, framing: Framing) -> u64 {
+    let header = match framing {
+        Framing::RawIp => 0,
+        Framing::Ethernet => 14,
+    };
+    let (up, down) = (&counters.uplink, &counters.downlink);
+    // Uplink that was refused was never sent.
+    let tallies = [
+        up.passed,
+        up.control,
+        up.throttled,
+        up.non_ip,
+        down.passed,
+        down.control,
+        down.throttled,
+        down.non_ip,
+        down.refused,
+        down.policed,
+    ];
+    tallies
+        .iter()
+        .fold(0, |sum, tally| sum.saturating_add(tally.octets).saturating_add(tally.packets.saturating_mul(header)))
 }
 
 fn gate(setting: &GateSetting, framing: Framing) -> Gate {

@@ -34,13 +34,17 @@ impl Agent {
         for station in &self.stations {
             let overview = station.quota.overview(boot_now()?);
             draining += overview.draining;
+            let unmetered = station.epoch(&self.boot).map(|epoch| self.unmetered.of(&epoch)).unwrap_or_default();
             let Some(name) = &station.name else {
                 draining += usize::from(overview.session.is_some());
                 continue;
             };
             let grants =
                 audits.iter().find(|audit| Some(audit.session) == overview.session).map_or(0, |audit| audit.grants);
-            links.push(link_status(name, station, &overview, grants)?);
+            links.push(LinkStatus {
+                unmetered_prefix_octets: unmetered.prefix_octets,
+                ..link_status(name, station, &overview, grants)
+            });
         }
         Ok(Status {
             schema: SCHEMA,
@@ -61,9 +65,9 @@ impl Agent {
     }
 }
 
-fn link_status(name: &str, station: &Station, overview: &Overview, grants: u32) -> Result<LinkStatus> {
+fn link_status(name: &str, station: &Station, overview: &Overview, grants: u32) -> LinkStatus {
     let metered = matches!(station.attachment, Attachment::On(_));
-    Ok(LinkStatus {
+    LinkStatus {
         link: name.to_owned(),
         metered,
         in_use: station.in_use,
@@ -78,8 +82,10 @@ fn link_status(name: &str, station: &Station, overview: &Overview, grants: u32) 
         grants,
         rate_octets_per_second: overview.rate.get(),
         unreported_octets: overview.unreported.get(),
-        kernel: station.read()?.map_or_else(KernelStatus::default, kernel_status),
-    })
+        unmetered_prefix_octets: 0,
+        meter_gaps: station.gaps,
+        kernel: station.read().ok().flatten().map_or_else(KernelStatus::default, kernel_status),
+    }
 }
 
 const fn kernel_status(reading: Reading) -> KernelStatus {

@@ -37,6 +37,8 @@ const WRAPPERS: [&str; 19] = [
 /// Why a link is not metered. `Display` is for people: what it is, and what to meter instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
+    /// The configuration does not name it (any more).
+    Unwanted,
     /// It is a bridge, a bond or the like.
     Gatherer {
         /// What it is.
@@ -75,6 +77,7 @@ pub enum Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Unwanted => f.write_str("no [[link]] of the configuration fits its name"),
             Self::Gatherer { kind, ports } => {
                 write!(
                     f,

@@ -70,6 +70,13 @@ pub struct LinkStatus {
     pub rate_octets_per_second: u64,
     /// Octets used and not yet in a sealed message.
     pub unreported_octets: u64,
+    /// Octets that had passed the link before its meter was attached, as the interface itself counted them (link-layer headers
+    /// included). 0 when it was metered from its first packet.
+    #[serde(default)]
+    pub unmetered_prefix_octets: u64,
+    /// How often somebody else has taken the meter off; what passed until it was back is in `unmetered_prefix_octets`.
+    #[serde(default)]
+    pub meter_gaps: u32,
     /// What the kernel has counted since its counters were made.
     pub kernel: KernelStatus,
 }

@@ -1,0 +1,206 @@
+//! Meters come and go: a loader attaches them away from the loop, they are looked after, tried again, and taken off.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::station::Attachment;
+use super::{Agent, Message};
+use crate::datapath::{Datapath, LoadSpec, Loaded, Origin, detach_and_unpin, spawn_loader};
+use crate::drill::{self, Point};
+use crate::quota::{Event, Reading};
+
+/// A meter that could not be attached is tried again after this long at first, then after twice that, and so on.
+const AGAIN_FIRST: Duration = Duration::from_secs(1);
+/// The longest of these pauses.
+const AGAIN_LAST: Duration = Duration::from_mins(1);
+
+impl Agent {
+    /// Has a loader attach the meter, away from the loop: it takes a moment.
+    pub(super) fn attach(&mut self, index: usize, ifindex: u32) {
+        let station = &mut self.stations[index];
+        let Some(link) = station.name.clone() else { return };
+        station.attachment = Attachment::Pending(ifindex);
+        let spec = LoadSpec { link, pin_root: self.config.pin_root.clone() };
+        let inbox = self.inbox.clone();
+        tokio::task::spawn_blocking(move || {
+            let result = spawn_loader(Path::new("/proc/self/exe"), &spec);
+            let _ = inbox.send(Message::Attached { station: index, ifindex, result });
+        });
+    }
+
+    /// The loader is done: opens the pins, takes the last reading of what was there before, and tells the core.
+    pub(super) fn attached(&mut self, index: usize, ifindex: u32, result: Result<Loaded>) -> Result<()> {
+        if self.stations[index].name.is_none() {
+            return Ok(());
+        }
+        let taken = match result {
+            Ok(loaded) => {
+                drill::pass(Point::Attached);
+                self.take_in_hand(index, &loaded)?
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = taken {
+            tracing::error!(
+                link = self.stations[index].label(),
+                "the link cannot be metered; unless an earlier meter is still there, what it carries is neither counted nor stopped: {error:#}"
+            );
+            self.try_again(index, ifindex);
+        }
+        // The link may have been replaced meanwhile: the new one is not left unmetered until the next try.
+        self.reconcile()
+    }
+
+    /// The inner result tells whether the meter could be opened; the outer one is the loop's own.
+    fn take_in_hand(&mut self, index: usize, loaded: &Loaded) -> Result<Result<()>> {
+        let label = self.stations[index].label().to_owned();
+        let opened = Datapath::open(&self.config.pin_root, &label).and_then(|mut datapath| {
+            datapath.set_allow_list(&self.allow)?;
+            Ok(datapath)
+        });
+        let datapath = match opened {
+            Ok(datapath) => datapath,
+            Err(error) => return Ok(Err(error)),
+        };
+        match self.stations[index].read() {
+            Ok(Some(reading)) => self.tell(index, Event::Reading(reading))?,
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(link = label, "the meter before this one cannot be read any more: {error:#}");
+                self.tell(index, Event::MeterLost)?;
+            }
+        }
+        self.watch_hints(index, &datapath);
+        self.watch_kernel_log(&datapath);
+        let station = &mut self.stations[index];
+        if loaded.origin == Origin::New {
+            station.put_down(station.on);
+        }
+        station.on = Some(loaded.ifindex);
+        station.datapath = Some(datapath);
+        station.attachment = Attachment::On(loaded.ifindex);
+        tracing::info!(link = label, ifindex = loaded.ifindex, "metered");
+        match loaded.origin {
+            Origin::New => self.note_unmetered(index, loaded)?,
+            Origin::Adopted => self.recall_unmetered(index),
+        }
+        self.meter(index)?;
+        Ok(Ok(()))
+    }
+
+    /// Tells the core which meter it has.
+    fn meter(&mut self, index: usize) -> Result<()> {
+        let Some(reading) = self.reading(index) else { return Ok(()) };
+        let Some(epoch) = self.stations[index].epoch(&self.boot) else { return Ok(()) };
+        let control_reserve = self.config.agent.control_reserve;
+        self.tell(index, Event::Metered { epoch, reading, control_reserve })
+    }
+
+    /// Has another loader try, after a pause that grows.
+    fn try_again(&mut self, index: usize, ifindex: u32) {
+        let station = &mut self.stations[index];
+        station.attachment = Attachment::Failed(ifindex);
+        let pause = (AGAIN_FIRST * 2_u32.pow(station.failures.min(10))).min(AGAIN_LAST);
+        station.failures = station.failures.saturating_add(1);
+        let inbox = self.inbox.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            let _ = inbox.send(Message::AttachAgain { station: index });
+        });
+    }
+
+    /// The reading of a station's meter; `None` without one. One that cannot be read is opened again from its pins, and where that
+    /// does not help it is left to a loader.
+    pub(super) fn reading(&mut self, index: usize) -> Option<Reading> {
+        let error = match self.stations[index].read() {
+            Ok(reading) => return reading,
+            Err(error) => error,
+        };
+        let label = self.stations[index].label().to_owned();
+        tracing::error!(link = label, "the meter cannot be read: {error:#}");
+        let same = |datapath: &Datapath| {
+            self.stations[index].datapath.as_ref().is_some_and(|before| before.epoch_id() == datapath.epoch_id())
+        };
+        if let Ok(datapath) = Datapath::open(&self.config.pin_root, &label)
+            && same(&datapath)
+        {
+            self.stations[index].datapath = Some(datapath);
+            if let Ok(reading) = self.stations[index].read() {
+                return reading;
+            }
+        }
+        if let Attachment::On(ifindex) = self.stations[index].attachment {
+            self.try_again(index, ifindex);
+        }
+        None
+    }
+
+    /// Looks whether every meter is still where it was attached. One that somebody else has taken off is attached again: a new epoch.
+    pub(super) fn look_after_meters(&mut self) {
+        let links = self.links.borrow().clone();
+        for index in 0..self.stations.len() {
+            let station = &mut self.stations[index];
+            let Attachment::On(ifindex) = station.attachment else { continue };
+            let in_place = station.datapath.as_ref().is_some_and(|datapath| datapath.is_attached(ifindex));
+            // A link that is gone, or bears another name now, is the business of `reconcile`.
+            let still_there = station.name.as_deref() == links.name_of(ifindex)
+                && station.name.as_deref().is_some_and(|name| nix::net::if_::if_nametoindex(name) == Ok(ifindex));
+            if in_place {
+                station.failures = 0;
+            } else if still_there && !self.stopping {
+                station.gaps = station.gaps.saturating_add(1);
+                tracing::error!(
+                    link = station.label(),
+                    ifindex,
+                    "somebody has taken the meter off: what passed since then was neither counted nor stopped; it is attached again"
+                );
+                self.attach(index, ifindex);
+            }
+        }
+    }
+
+    /// Takes the meter off every link that is gone or not to be metered, once its last reading is taken: such a link may live on
+    /// in another namespace, or under a bridge, where a shut gate would block it for ever.
+    pub(super) fn let_go(&mut self) -> Result<()> {
+        for index in 0..self.stations.len() {
+            let station = &mut self.stations[index];
+            let out_of_reach = matches!(station.attachment, Attachment::None | Attachment::Refused);
+            if !out_of_reach || station.quota.needs_meter() {
+                continue;
+            }
+            if station.datapath.is_some() {
+                tracing::info!(link = station.label(), "settled; its meter is taken off");
+                self.take_off(index)?;
+                continue;
+            }
+            // A link that was there by a pattern, or by an earlier configuration, is not waited for.
+            let passing = station.config.as_ref().is_none_or(crate::config::Link::is_pattern);
+            if station.name.is_some() && passing && (station.config.is_none() || station.attachment == Attachment::None)
+            {
+                station.retire();
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the meter off, then reads it for the last time.
+    pub(super) fn take_off(&mut self, index: usize) -> Result<()> {
+        let station = &mut self.stations[index];
+        let on = station.on.take();
+        if station.datapath.is_none() {
+            return Ok(());
+        }
+        let label = station.label().to_owned();
+        if let Err(error) = detach_and_unpin(&self.config.pin_root, &label) {
+            tracing::warn!(link = label, "its meter could not be taken off: {error:#}");
+        }
+        // The maps live as long as they are open, and nobody writes to them any more.
+        if let Some(reading) = self.reading(index) {
+            self.tell(index, Event::Reading(reading))?;
+        }
+        self.stations[index].put_down(on);
+        self.tell(index, Event::MeterLost)
+    }
+}
