@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::clock::Clock;
-use crate::server::{Authentication, Database, Enrolment, FaultSwitches, Options, TlsFiles};
+use crate::server::{Authentication, Database, Enrolment, FaultSwitches, Options, Repetition, TlsFiles};
 use crate::units::Seconds;
 
 /// The reference charging server of weir.
@@ -15,6 +15,7 @@ use crate::units::Seconds;
 /// (`RUST_LOG` sets the level).
 #[derive(Debug, Parser)]
 #[command(name = "weir-server", version)]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches of a command line")]
 pub struct Args {
     /// Address to listen on; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:0")]
@@ -43,6 +44,9 @@ pub struct Args {
     /// Open /admin/v1/faults: for tests and demonstrations only.
     #[arg(long)]
     allow_faults: bool,
+    /// Charge whatever comes, also what comes again: plays a foreign server without rule 1 of docs/protocol.md. For tests only.
+    #[arg(long)]
+    no_dedup: bool,
     /// Write each charging exchange to this directory, one JSON file each.
     #[arg(long)]
     record: Option<PathBuf>,
@@ -79,6 +83,7 @@ impl Args {
             enrolment: if self.open_registration { Enrolment::Open } else { Enrolment::ClaimCode },
             authentication: if self.no_auth { Authentication::Optional } else { Authentication::Required },
             faults: if self.allow_faults { FaultSwitches::Allowed } else { FaultSwitches::Refused },
+            repetition: if self.no_dedup { Repetition::Charged } else { Repetition::Recognised },
             record: self.record,
             validity: Seconds(self.validity),
             token_lifetime: Seconds(self.token_lifetime),

@@ -20,5 +20,5 @@ mod units;
 pub use args::Args;
 pub use clock::{Clock, Hand, Moment};
 pub use problem::{InvalidParam, Problem};
-pub use server::{Authentication, Database, Enrolment, FaultSwitches, Options, Server, TlsFiles};
+pub use server::{Authentication, Database, Enrolment, FaultSwitches, Options, Repetition, Server, TlsFiles};
 pub use units::{ChargingId, LocalSequenceNumber, Octets, RatingGroup, Seconds, SequenceNumber};

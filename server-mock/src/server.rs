@@ -45,6 +45,8 @@ pub struct Options {
     pub authentication: Authentication,
     /// Whether `/admin/v1/faults` is open.
     pub faults: FaultSwitches,
+    /// What becomes of a charging message that comes again.
+    pub repetition: Repetition,
     /// Where to write each charging exchange.
     pub record: Option<PathBuf>,
     /// Validity of a grant where the plan says nothing else, 1 to 86400 s.
@@ -91,6 +93,15 @@ pub enum FaultSwitches {
     Allowed,
 }
 
+/// What becomes of a charging message that comes again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repetition {
+    /// It gets the stored first answer (docs/protocol.md, section 1.3, rule 1).
+    Recognised,
+    /// It is charged like any other, as by a server that knows nothing of rule 1.
+    Charged,
+}
+
 /// PEM files for TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
@@ -112,6 +123,7 @@ impl Options {
             enrolment: Enrolment::ClaimCode,
             authentication: Authentication::Required,
             faults: FaultSwitches::Refused,
+            repetition: Repetition::Recognised,
             record: None,
             validity: Seconds(600),
             token_lifetime: Seconds(3600),

@@ -11,6 +11,7 @@ use super::wire::{
 use crate::admin::terms::Terms;
 use crate::clock::Moment;
 use crate::problem::{InvalidParam, Problem};
+use crate::server::Repetition;
 use crate::store::ledger::{self, Entry, EntryKind, Origin};
 use crate::store::packages::{self, Package};
 use crate::store::{bindings, reservations};
@@ -21,6 +22,8 @@ pub(super) struct Message {
     pub(super) request: ChargingDataRequest,
     pub(super) key: Key,
     pub(super) fingerprint: Fingerprint,
+    /// What becomes of it if it has come before.
+    pub(super) repetition: Repetition,
 }
 
 /// Whom a message is about, and which session it belongs to.
@@ -28,6 +31,7 @@ pub(super) struct Message {
 struct Account<'a> {
     subscriber: &'a str,
     origin: Origin<'a>,
+    repetition: Repetition,
 }
 
 struct Session {
@@ -42,7 +46,7 @@ pub(super) fn create(
     message: &Message,
     (subscriber, charging_id): (&str, ChargingId),
 ) -> Result<Answer, Problem> {
-    if let Some(answer) = answers::find(tx, &message.key, &message.fingerprint)? {
+    if let Some(answer) = first_answer(tx, message)? {
         return Ok(answer);
     }
     if !bindings::is_subscriber(tx, subscriber)? {
@@ -65,7 +69,11 @@ pub(super) fn create(
             request.invocation_sequence_number
         ])?;
     }
-    let account = Account { subscriber, origin: Origin { nf_name, charging_id, session: session.as_deref() } };
+    let account = Account {
+        subscriber,
+        origin: Origin { nf_name, charging_id, session: session.as_deref() },
+        repetition: message.repetition,
+    };
     let body = charge(tx, now, request, account)?;
     let location = session.map(|session| format!("/nchf-convergedcharging/v3/chargingdata/{session}"));
     finish(tx, message, Answer { status: StatusCode::CREATED, location, body })
@@ -73,24 +81,29 @@ pub(super) fn create(
 
 /// Update of an open session.
 pub(super) fn update(tx: &Transaction<'_>, now: Moment, message: &Message, session: &str) -> Result<Answer, Problem> {
-    if let Some(answer) = answers::find(tx, &message.key, &message.fingerprint)? {
+    if let Some(answer) = first_answer(tx, message)? {
         return Ok(answer);
     }
     let open = open_session(tx, message, session)?;
     let origin = Origin { nf_name: &message.key.nf_name, charging_id: open.charging_id, session: Some(session) };
-    let body = charge(tx, now, &message.request, Account { subscriber: &open.subscriber, origin })?;
+    let body = charge(
+        tx,
+        now,
+        &message.request,
+        Account { subscriber: &open.subscriber, origin, repetition: message.repetition },
+    )?;
     saw(tx, session, message.request.invocation_sequence_number)?;
     finish(tx, message, Answer { status: StatusCode::OK, location: None, body })
 }
 
 /// Release of an open session: the last usage is debited, the rest goes back.
 pub(super) fn release(tx: &Transaction<'_>, now: Moment, message: &Message, session: &str) -> Result<Answer, Problem> {
-    if let Some(answer) = answers::find(tx, &message.key, &message.fingerprint)? {
+    if let Some(answer) = first_answer(tx, message)? {
         return Ok(answer);
     }
     let open = open_session(tx, message, session)?;
     let origin = Origin { nf_name: &message.key.nf_name, charging_id: open.charging_id, session: Some(session) };
-    let account = Account { subscriber: &open.subscriber, origin };
+    let account = Account { subscriber: &open.subscriber, origin, repetition: message.repetition };
     for usage in &message.request.multiple_unit_usage {
         book_all(tx, now, account, usage)?;
     }
@@ -102,8 +115,19 @@ pub(super) fn release(tx: &Transaction<'_>, now: Moment, message: &Message, sess
 }
 
 fn finish(tx: &Transaction<'_>, message: &Message, answer: Answer) -> Result<Answer, Problem> {
-    answers::keep(tx, &message.key, &message.fingerprint, &answer)?;
+    match message.repetition {
+        Repetition::Recognised => answers::keep(tx, &message.key, &message.fingerprint, &answer)?,
+        Repetition::Charged => {}
+    }
     Ok(answer)
+}
+
+/// The stored answer to a message that has come before.
+fn first_answer(tx: &Transaction<'_>, message: &Message) -> Result<Option<Answer>, Problem> {
+    match message.repetition {
+        Repetition::Recognised => answers::find(tx, &message.key, &message.fingerprint),
+        Repetition::Charged => Ok(None),
+    }
 }
 
 fn open_session(tx: &Transaction<'_>, message: &Message, session: &str) -> Result<Session, Problem> {
@@ -188,7 +212,7 @@ fn book(
     rating_group: RatingGroup,
     container: &UsedUnitContainer,
 ) -> rusqlite::Result<()> {
-    let Account { subscriber, origin } = account;
+    let Account { subscriber, origin, repetition } = account;
     let total = container.total();
     let is_new = tx
         .prepare_cached(
@@ -197,7 +221,7 @@ fn book(
         )?
         .execute(params![origin.nf_name, origin.charging_id, rating_group, container.local_sequence_number])?
         == 1;
-    let kind = if !is_new {
+    let kind = if !is_new && repetition == Repetition::Recognised {
         EntryKind::Duplicate
     } else if container.is_offline() {
         packages::book_offline(tx, subscriber, rating_group, total)?;

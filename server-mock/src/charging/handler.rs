@@ -18,7 +18,7 @@ pub(super) async fn create(State(app): State<App>, headers: HeaderMap, body: Byt
     let request = read(&body, caller.as_ref())?;
     let subscriber = request.subscriber_identifier.clone().ok_or_else(|| Problem::missing("subscriberIdentifier"))?;
     let charging_id = request.charging_id.ok_or_else(|| Problem::missing("chargingId"))?;
-    let message = seal(request, Scope::Create(charging_id), ("create", &body), &headers)?;
+    let message = seal(&app, request, Scope::Create(charging_id), ("create", &body), &headers)?;
     app.store.run(move |tx, now| engine::create(tx, now, &message, (&subscriber, charging_id))).await
 }
 
@@ -30,7 +30,7 @@ pub(super) async fn update(
 ) -> Result<Answer, Problem> {
     let caller = auth::charging(&app, &headers).await?;
     let request = read(&body, caller.as_ref())?;
-    let message = seal(request, Scope::Session(session.clone()), ("update", &body), &headers)?;
+    let message = seal(&app, request, Scope::Session(session.clone()), ("update", &body), &headers)?;
     app.store.run(move |tx, now| engine::update(tx, now, &message, &session)).await
 }
 
@@ -42,7 +42,7 @@ pub(super) async fn release(
 ) -> Result<Answer, Problem> {
     let caller = auth::charging(&app, &headers).await?;
     let request = read(&body, caller.as_ref())?;
-    let message = seal(request, Scope::Session(session.clone()), ("release", &body), &headers)?;
+    let message = seal(&app, request, Scope::Session(session.clone()), ("release", &body), &headers)?;
     app.store.run(move |tx, now| engine::release(tx, now, &message, &session)).await
 }
 
@@ -60,6 +60,7 @@ fn read(body: &[u8], caller: Option<&Grant>) -> Result<ChargingDataRequest, Prob
 }
 
 fn seal(
+    app: &App,
     request: ChargingDataRequest,
     scope: Scope,
     (operation, body): (&str, &[u8]),
@@ -80,5 +81,5 @@ fn seal(
         }
     }
     let fingerprint = Fingerprint::of(operation, body)?;
-    Ok(Message { request, key, fingerprint })
+    Ok(Message { request, key, fingerprint, repetition: app.options.repetition })
 }

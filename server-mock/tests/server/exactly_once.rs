@@ -2,7 +2,7 @@
 
 use rusqlite::Connection;
 use serde_json::json;
-use server_mock::{Database, Options};
+use server_mock::{Database, Options, Repetition};
 
 use crate::harness::{CREATE, World, lenient, message, one_time, release, retransmitted};
 
@@ -27,6 +27,18 @@ async fn an_update_that_comes_again_is_debited_once_and_answered_to_the_octet_as
     assert_eq!((first.status, &first), (200, &second));
     assert_eq!(world.used().await, 800);
     assert_eq!(world.entries("duplicate").await.len(), 0, "the stored answer is the first line of defence");
+}
+
+#[tokio::test]
+async fn without_rule_1_whatever_comes_again_is_charged_again() {
+    let world = World::start(Options { repetition: Repetition::Charged, ..lenient() }).await;
+    world.add_sims().await;
+    world.buy(1_000_000).await;
+    let update = format!("{}/update", world.session(1000).await);
+    for times in 1..=3 {
+        assert_eq!(world.post(&update, &retransmitted(&message(1, 1000, &[(1, 800)]))).await.status, 200);
+        assert_eq!(world.used().await, 800 * times);
+    }
 }
 
 #[tokio::test]
