@@ -56,6 +56,10 @@ pub fn render(status: &Status) -> String {
     if status.set_aside_octets > 0 {
         let _ = writeln!(text, "REFUSED BY THE SERVER, kept aside: {}", octets(status.set_aside_octets));
     }
+    if status.in_doubt_octets > 0 {
+        let sum = octets(status.in_doubt_octets);
+        let _ = writeln!(text, "IN DOUBT, sent once without an answer and not again: {sum}");
+    }
     text
 }
 

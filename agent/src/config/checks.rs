@@ -9,7 +9,7 @@ use reqwest::Url;
 use toml::de::DeValue;
 use uuid::Uuid;
 
-use crate::quota::{FailureHandling, OfflineGrace, WhenUsedUp};
+use crate::quota::{FailureHandling, OfflineGrace, Repetition, WhenUsedUp};
 use crate::units::{OctetRate, Octets, RatingGroup, SubscriberIdentifier};
 
 use super::reader::{Section, kind};
@@ -98,6 +98,7 @@ fn server(section: &Section<'_>, base: &Path) -> Option<Server> {
     let tls_ca = section.optional("tls_ca", |value| path(value, base));
     let connect = section.optional("connect_timeout", |value| duration(value, &CONNECT));
     let answer = section.optional("answer_timeout", |value| duration(value, &ANSWER));
+    let deduplicates = section.optional("deduplicates", boolean).unwrap_or(true);
     section.finish();
     Some(Server {
         url: url?,
@@ -105,6 +106,7 @@ fn server(section: &Section<'_>, base: &Path) -> Option<Server> {
         tls_ca,
         connect_timeout: connect.unwrap_or(Duration::from_secs(5)),
         answer_timeout: answer.unwrap_or(Duration::from_mins(2)),
+        repetition: if deduplicates { Repetition::Recognised } else { Repetition::Charged },
     })
 }
 

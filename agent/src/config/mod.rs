@@ -12,7 +12,7 @@ use std::time::Duration;
 use reqwest::Url;
 use uuid::Uuid;
 
-use crate::quota::{FailureHandling, OfflineGrace, WhenUsedUp};
+use crate::quota::{FailureHandling, OfflineGrace, Repetition, WhenUsedUp};
 use crate::units::{Octets, RatingGroup, SubscriberIdentifier};
 
 use checks::Checked;
@@ -72,6 +72,8 @@ pub struct Server {
     pub connect_timeout: Duration,
     /// How long one attempt may take from the first octet to the last of its answer. 1 s ..= 10 min.
     pub answer_timeout: Duration,
+    /// Whether the server recognises a message that comes again (`deduplicates`).
+    pub repetition: Repetition,
 }
 
 /// Where subscriber and package come from.

@@ -116,6 +116,14 @@ fn plain_http_is_for_loopback_unless_asked_for() {
 }
 
 #[test]
+fn a_server_recognises_what_comes_again_unless_the_file_says_otherwise() {
+    let with = |line: &str| parse(&SMALL.replace("[[link]]", &format!("{line}\n[[link]]"))).unwrap().server.repetition;
+    assert_eq!(with(""), Repetition::Recognised);
+    assert_eq!(with("deduplicates = true"), Repetition::Recognised);
+    assert_eq!(with("deduplicates = false"), Repetition::Charged);
+}
+
+#[test]
 fn a_pattern_fits_what_its_star_may_stand_for() {
     for (pattern, text, expected) in [
         ("wwan*", "wwan0", true),
@@ -130,7 +138,7 @@ fn a_pattern_fits_what_its_star_may_stand_for() {
 }
 
 /// Broken files: what is put in place of what, and what must be said.
-const BROKEN: [(&str, &str, &str); 40] = [
+const BROKEN: [(&str, &str, &str); 41] = [
     ("id = \"gw\"", "", "weir.toml:1: device.id: is missing, and is required"),
     ("[device]\nid = \"gw\"", "", "weir.toml:1: device.id: is missing"),
     ("id = \"gw\"", "id = 7", "weir.toml:2: device.id: is a whole number, not a text"),
@@ -164,6 +172,7 @@ const BROKEN: [(&str, &str, &str); 40] = [
         "weir.toml:5: server.connect_timeout: \"5\" is not a duration with its unit",
     ),
     ("[[link]]", "connect_timeout = \"2min\"\n[[link]]", "2min is above the range 100ms .. 1min"),
+    ("[[link]]", "deduplicates = \"no\"\n[[link]]", "weir.toml:5: server.deduplicates: is a text, not true or false"),
     (
         "[[link]]",
         "[agent]\nreport_interval = \"0s\"\n[[link]]",

@@ -120,7 +120,7 @@ impl Agent {
         let inbox = self.inbox.clone();
         tokio::spawn(async move {
             let outcome = attempt_once(&reporter, login.as_deref(), key, &sealed, &route).await;
-            if let Outcome::Unanswered { reason, .. } = &outcome {
+            if let Outcome::NotTaken { reason, .. } | Outcome::Unanswered { reason, .. } = &outcome {
                 tracing::warn!(session = %key.session, number = %key.number, attempt, %route, "no answer: {reason}");
             }
             // The loop may be gone already; then the sealed message waits in the ledger for the next start.
@@ -156,7 +156,7 @@ async fn attempt_once(
         None => None,
         Some(login) => match login.token(route).await {
             Ok(token) => Some(token),
-            Err(error) => return Outcome::Unanswered { retry_after: None, reason: format!("no token: {error}") },
+            Err(error) => return Outcome::NotTaken { retry_after: None, reason: format!("no token: {error}") },
         },
     };
     let attempted = reporter.attempt(Attempt {

@@ -185,6 +185,7 @@ fn terms(config: &Config, link: Option<&config::Link>, package: Option<&Package>
             .or_else(|| package.map(|p| p.when_used_up))
             .unwrap_or(WhenUsedUp::Block),
         control_reserve: config.agent.control_reserve,
+        repetition: config.server.repetition,
     }
 }
 

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 use super::station::{Attachment, Station};
 use super::{Agent, Message};
 use crate::clock::{Moment, boot_now};
+use crate::ledger::Verdict;
 use crate::local::{self, KernelStatus, LinkStatus, SCHEMA, Served, Status};
 use crate::quota::{Overview, Reading, State, WhenUsedUp};
 
@@ -28,7 +29,11 @@ impl Agent {
         let moment = Moment::now()?;
         let audits = self.ledger.audit()?;
         let buffered = self.ledger.buffered()?;
-        let set_aside = self.ledger.in_doubt()?;
+        let set_aside = self.ledger.set_aside()?;
+        let octets_of = |verdict: Verdict| -> u64 {
+            let messages = set_aside.iter().filter(|message| message.verdict == verdict);
+            messages.map(|message| message.usage.total().get()).sum()
+        };
         let mut links = Vec::new();
         let mut draining = 0;
         for station in &self.stations {
@@ -59,7 +64,8 @@ impl Agent {
             buffered_containers: buffered.containers,
             ledger_drift_octets: audits.iter().map(|audit| audit.drift().get()).sum(),
             uncertain_octets: self.ledger.uncertain()?.get(),
-            set_aside_octets: set_aside.iter().map(|message| message.usage.total().get()).sum(),
+            set_aside_octets: octets_of(Verdict::Refused),
+            in_doubt_octets: octets_of(Verdict::InDoubt),
             draining_sessions: draining,
         })
     }

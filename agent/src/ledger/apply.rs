@@ -5,7 +5,7 @@ use rusqlite::{Connection, Params, params};
 
 use super::history;
 use super::rows::{self, Account, MessageRow, MessageState, SessionRow};
-use super::types::{Committed, LabelledContainer, SealRequest, Usage};
+use super::types::{Committed, LabelledContainer, SealRequest, Usage, Verdict};
 use super::words::{Wall, nanos};
 use crate::clock::{Label, Moment};
 use crate::quota::{Container, FailureHandling, Grant, MAX_CONTAINERS, Message, MessageKey, Record, SessionOpening};
@@ -35,7 +35,10 @@ impl Batch<'_> {
             Record::MessageAcknowledged { key, session_ref, grant, failure_handling } => {
                 self.acknowledge(*key, session_ref.as_ref(), grant.as_ref(), *failure_handling)
             }
-            Record::MessageSetAside { key, cause } => self.set_aside(*key, cause),
+            Record::MessageSetAside { key, cause } => self.set_aside(*key, cause, Verdict::Refused),
+            Record::MessageInDoubt { key, reason } => self.put_in_doubt(*key, reason),
+            Record::MessageNotTaken { key } => self.note_taken(*key, 1),
+            Record::MessageAttempted { key } => self.note_taken(*key, 0),
             Record::Orphaned { session } => self.orphan(*session),
             Record::GraceOpened { session, ceiling, until } => self.open_grace(*session, *ceiling, *until),
             Record::SessionClosing { session, trigger } => {
@@ -307,14 +310,53 @@ impl Batch<'_> {
         )
     }
 
-    fn set_aside(&self, key: MessageKey, cause: &str) -> Result<()> {
-        let message = self.waiting(key)?;
-        ensure!(message.is_some(), "message {} of session {} was acknowledged", key.number, key.session);
+    fn set_aside(&self, key: MessageKey, cause: &str, verdict: Verdict) -> Result<()> {
+        self.unanswered(key)?;
         self.execute(
-            "UPDATE message SET state = 'set aside', cause = ?3, set_aside_wall = ?4, set_aside_synced = ?5 \
+            "UPDATE message SET state = 'set aside', cause = ?3, set_aside_wall = ?4, set_aside_synced = ?5, in_doubt = ?6 \
              WHERE charging_id = ?1 AND number = ?2",
-            params![key.session, key.number, cause, Wall(self.moment.label.wall), self.moment.label.synced],
+            params![
+                key.session,
+                key.number,
+                cause,
+                Wall(self.moment.label.wall),
+                self.moment.label.synced,
+                verdict == Verdict::InDoubt
+            ],
         )
+    }
+
+    /// Sets a message aside that may have been taken. One that reports no usage leaves nothing to be kept.
+    fn put_in_doubt(&self, key: MessageKey, reason: &str) -> Result<()> {
+        let message = self.unanswered(key)?;
+        if message.first_container == message.end_container {
+            return self.void(key);
+        }
+        self.set_aside(key, reason, Verdict::InDoubt)
+    }
+
+    /// Notes whether a message was certainly not taken (1), or may have been (0).
+    fn note_taken(&self, key: MessageKey, not_taken: u8) -> Result<()> {
+        self.unanswered(key)?;
+        self.execute(
+            "UPDATE message SET not_taken = ?3 WHERE charging_id = ?1 AND number = ?2",
+            params![key.session, key.number, not_taken],
+        )
+    }
+
+    /// The message, which must still wait for its answer.
+    fn unanswered(&self, key: MessageKey) -> Result<MessageRow> {
+        let message = self.waiting(key)?;
+        message.with_context(|| format!("message {} of session {} was acknowledged", key.number, key.session))
+    }
+
+    /// Deletes a message that will never be answered; its containers stay.
+    fn void(&self, MessageKey { session, number }: MessageKey) -> Result<()> {
+        self.execute(
+            "UPDATE message SET state = 'void' WHERE charging_id = ?1 AND number = ?2",
+            params![session, number],
+        )?;
+        self.execute("DELETE FROM message WHERE charging_id = ?1 AND number = ?2", params![session, number])
     }
 
     /// The server lost the session: the message that waits is void, and its containers are unsealed again.
@@ -323,12 +365,7 @@ impl Batch<'_> {
         ensure!(!row.orphaned, "session {session} is lost already");
         let unsealed = match rows::outstanding(self.db, session)? {
             Some(message) => {
-                let number = message.message.number;
-                self.execute(
-                    "UPDATE message SET state = 'void' WHERE charging_id = ?1 AND number = ?2",
-                    params![session, number],
-                )?;
-                self.execute("DELETE FROM message WHERE charging_id = ?1 AND number = ?2", params![session, number])?;
+                self.void(MessageKey { session, number: message.message.number })?;
                 message.first_container
             }
             None => row.next_unsealed,

@@ -26,7 +26,7 @@ use self::apply::Batch;
 use self::rows::{Account, SessionRow};
 pub use self::types::{
     Buffered, Committed, Granularity, LabelledContainer, Scope, SealRequest, SealedMessage, SessionAudit, SetAside,
-    Usage, UsageBucket,
+    Usage, UsageBucket, Verdict,
 };
 use crate::clock::Moment;
 use crate::quota::{MessageKey, Record, StoredSession};
@@ -159,9 +159,9 @@ impl Ledger {
         report::uncertain(&self.db)
     }
 
-    /// The messages that the server refused for good, oldest first.
-    pub fn in_doubt(&self) -> Result<Vec<SetAside>> {
-        report::in_doubt(&self.db)
+    /// The messages that were refused for good or are in doubt, oldest first.
+    pub fn set_aside(&self) -> Result<Vec<SetAside>> {
+        report::set_aside(&self.db)
     }
 
     /// Usage by hour, day or month (UTC) in which its container was closed, by subscriber and time.
@@ -211,6 +211,7 @@ impl Ledger {
             next_container: row.next_container,
             next_message: row.next_message,
             pending,
+            not_taken: outstanding.as_ref().is_some_and(|row| row.not_taken),
             outstanding: outstanding.map(|row| row.message),
             grant,
             failure_handling: row.failure_handling,
@@ -226,13 +227,17 @@ impl Ledger {
     fn forget_settled(&mut self, records: &[Record]) {
         for record in records {
             match record {
-                Record::MessageAcknowledged { key, .. } | Record::MessageSetAside { key, .. } => {
+                Record::MessageAcknowledged { key, .. }
+                | Record::MessageSetAside { key, .. }
+                | Record::MessageInDoubt { key, .. } => {
                     self.attempts.remove(key);
                 }
                 Record::Orphaned { session } => self.attempts.retain(|key, _| key.session != *session),
                 Record::SessionOpened(_)
                 | Record::ContainerClosed { .. }
                 | Record::MessageSealed { .. }
+                | Record::MessageNotTaken { .. }
+                | Record::MessageAttempted { .. }
                 | Record::GraceOpened { .. }
                 | Record::SessionClosing { .. }
                 | Record::SessionSettled { .. }
@@ -272,6 +277,8 @@ fn subject(record: &Record) -> String {
         Record::MessageSealed { session, message } => format!("message {} of session {session}", message.number),
         Record::MessageAcknowledged { key, .. } => format!("the acknowledgement of {}", of(key)),
         Record::MessageSetAside { key, .. } => format!("the setting aside of {}", of(key)),
+        Record::MessageInDoubt { key, .. } => format!("the doubt about {}", of(key)),
+        Record::MessageNotTaken { key } | Record::MessageAttempted { key } => format!("an attempt of {}", of(key)),
         Record::Orphaned { session } => format!("the loss of session {session}"),
         Record::GraceOpened { session, .. } => format!("the grace of session {session}"),
         Record::SessionClosing { session, .. } => format!("the closing of session {session}"),

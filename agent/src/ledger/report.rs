@@ -4,7 +4,7 @@ use anyhow::Result;
 use rusqlite::Connection;
 
 use super::rows::{self, Account, SessionRow};
-use super::types::{Buffered, SessionAudit, SetAside, Usage};
+use super::types::{Buffered, SessionAudit, SetAside, Usage, Verdict};
 use super::words::label;
 use crate::clock::Label;
 use crate::quota::MessageKey;
@@ -71,7 +71,7 @@ pub(super) fn buffered(db: &Connection) -> Result<Buffered> {
     Ok(Buffered { oldest, ..waiting })
 }
 
-/// What the messages of a session hold that the server refused for good.
+/// What the messages of a session hold that the server refused for good, or that are in doubt.
 fn set_aside_of(db: &Connection, session: ChargingId) -> Result<Usage> {
     let sql = "SELECT first_container, first_container + containers FROM message \
         WHERE charging_id = ?1 AND state = 'set aside'";
@@ -92,11 +92,11 @@ pub(super) fn uncertain(db: &Connection) -> Result<Octets> {
     Ok(each.into_iter().fold(Octets::ZERO, Octets::saturating_add))
 }
 
-/// The messages that the server refused for good, oldest first.
-pub(super) fn in_doubt(db: &Connection) -> Result<Vec<SetAside>> {
+/// The messages that were refused for good or are in doubt, oldest first.
+pub(super) fn set_aside(db: &Connection) -> Result<Vec<SetAside>> {
     let mut statement = db.prepare_cached(
         "SELECT charging_id, message.number, operation, subscriber, cause, sealed_wall, sealed_synced, set_aside_wall, \
-         set_aside_synced, first_container, first_container + containers \
+         set_aside_synced, first_container, first_container + containers, in_doubt \
          FROM message JOIN session USING (charging_id) WHERE state = 'set aside' ORDER BY session.opening, message.number",
     )?;
     let read = statement.query_map([], |row| {
@@ -104,6 +104,7 @@ pub(super) fn in_doubt(db: &Connection) -> Result<Vec<SetAside>> {
             key: MessageKey { session: row.get(0)?, number: row.get(1)? },
             operation: row.get(2)?,
             subscriber: row.get(3)?,
+            verdict: if row.get(11)? { Verdict::InDoubt } else { Verdict::Refused },
             cause: row.get(4)?,
             usage: Usage::ZERO,
             sealed_at: label(row, 5)?,

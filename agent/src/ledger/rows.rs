@@ -195,9 +195,11 @@ pub(super) struct MessageRow {
     /// The number behind its last container.
     pub(super) end_container: LocalSequenceNumber,
     pub(super) state: MessageState,
+    /// Whether no attempt so far was taken, for certain.
+    pub(super) not_taken: bool,
 }
 
-const MESSAGE: &str = "number, operation, requested, first_container, first_container + containers, trigger_type, reported, sealed_at, state = 'outstanding'";
+const MESSAGE: &str = "number, operation, requested, first_container, first_container + containers, trigger_type, reported, sealed_at, state = 'outstanding', not_taken";
 
 fn message_row(row: &Row<'_>) -> rusqlite::Result<MessageRow> {
     let (first, end): (LocalSequenceNumber, LocalSequenceNumber) = (row.get(3)?, row.get(4)?);
@@ -214,6 +216,7 @@ fn message_row(row: &Row<'_>) -> rusqlite::Result<MessageRow> {
         first_container: first,
         end_container: end,
         state: if row.get(8)? { MessageState::Outstanding } else { MessageState::SetAside },
+        not_taken: row.get(9)?,
     })
 }
 

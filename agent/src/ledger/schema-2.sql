@@ -17,3 +17,9 @@ ALTER TABLE session ADD COLUMN highest_ceiling INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE session ADD COLUMN slice INTEGER;
 -- What may have passed after the last reading; set once, when the counters were found to be lost.
 ALTER TABLE session ADD COLUMN uncertain INTEGER;
+
+-- Of a message that is set aside: 0 = the server refused it for good, 1 = it may have been taken, and is not sent again.
+ALTER TABLE message ADD COLUMN in_doubt INTEGER NOT NULL DEFAULT 0 CHECK (in_doubt IN (0, 1));
+
+-- 1 = no attempt so far was taken, for certain. What an earlier version has sealed may have been.
+ALTER TABLE message ADD COLUMN not_taken INTEGER NOT NULL DEFAULT 0 CHECK (not_taken IN (0, 1));

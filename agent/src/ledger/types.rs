@@ -132,7 +132,7 @@ pub struct SessionAudit {
     pub pending_containers: usize,
     /// Of `closed`: in the sealed message that waits for its answer.
     pub outstanding: Usage,
-    /// Of `closed`: in messages the server refused for good.
+    /// Of `closed`: in messages that were refused for good or are in doubt.
     pub set_aside: Usage,
     /// Start of the oldest usage that is neither acknowledged nor set aside.
     pub oldest_unreported: Option<Label>,
@@ -171,7 +171,16 @@ pub struct Buffered {
     pub oldest: Option<Label>,
 }
 
-/// A message the server refused for good: shown, not sent again.
+/// Why a message was set aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The server refused it for good.
+    Refused,
+    /// It may have been taken by a server that would charge it again.
+    InDoubt,
+}
+
+/// A message the server refused for good, or may have taken without an answer: shown, not sent again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetAside {
     /// Its name.
@@ -180,7 +189,9 @@ pub struct SetAside {
     pub operation: Operation,
     /// Who would pay.
     pub subscriber: SubscriberIdentifier,
-    /// Why it was refused.
+    /// Whether it was refused or is in doubt.
+    pub verdict: Verdict,
+    /// Why.
     pub cause: String,
     /// The usage it reports.
     pub usage: Usage,

@@ -35,6 +35,9 @@ pub struct Status {
     pub uncertain_octets: u64,
     /// Octets in messages the server refused for good.
     pub set_aside_octets: u64,
+    /// Octets in messages that were sent once without an answer to a server that would charge them again: charged or not, never
+    /// sent again.
+    pub in_doubt_octets: u64,
     /// Past sessions that are still being settled.
     pub draining_sessions: usize,
 }

@@ -14,7 +14,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::config::Device;
-use crate::reporter::{Http, Problem, Reply, Route, exchange};
+use crate::reporter::{Http, Problem, Reply, Route, clipped, exchange};
 
 use token::Login;
 
@@ -165,7 +165,7 @@ impl Onboarding {
     /// Sends once. Whatever comes back also says what time the server has.
     async fn send(&self, request: RequestBuilder) -> Result<Reply, OnboardingError> {
         let unanswered = |retry_after, reason| OnboardingError::Unanswered { retry_after, reason };
-        let reply = exchange(request).await.map_err(|reason| unanswered(None, reason))?;
+        let reply = exchange(request).await.map_err(|failure| unanswered(None, failure.into_reason()))?;
         self.login.server_time(reply.date);
         match reply.status {
             200 | 201 | 204 | 304 => Ok(reply),
@@ -194,7 +194,7 @@ fn with_json(request: RequestBuilder, body: &impl Serialize) -> Result<RequestBu
 fn parse<T: DeserializeOwned>(reply: &Reply) -> Result<T, OnboardingError> {
     serde_json::from_slice(&reply.body).map_err(|error| OnboardingError::Unanswered {
         retry_after: None,
-        reason: format!("HTTP {}: the answer cannot be read: {error}", reply.status),
+        reason: format!("HTTP {}: the answer cannot be read: {}", reply.status, clipped(&error.to_string())),
     })
 }
 

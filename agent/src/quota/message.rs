@@ -200,7 +200,14 @@ pub enum Outcome {
         /// The problem document's `cause`, or its title.
         cause: String,
     },
-    /// No usable answer: refused, timed out, 401, 5xx, garbage. The message may or may not have been taken.
+    /// The message was certainly not taken: it never left, or the server said so (401, 429, 503).
+    NotTaken {
+        /// How long the server asked to wait, if it did.
+        retry_after: Option<Duration>,
+        /// For the log.
+        reason: String,
+    },
+    /// No usable answer: timed out, broken off, other 5xx, garbage. The message may or may not have been taken.
     Unanswered {
         /// How long the server asked to wait, if it did.
         retry_after: Option<Duration>,
@@ -282,6 +289,23 @@ pub enum Record {
         key: MessageKey,
         /// Why.
         cause: String,
+    },
+    /// The message may have been taken by a server that would charge it again: kept, shown, not sent again.
+    MessageInDoubt {
+        /// The message.
+        key: MessageKey,
+        /// What came of the attempt.
+        reason: String,
+    },
+    /// The attempts so far were certainly not taken, which holds over a restart. Only for a server that charges what comes again.
+    MessageNotTaken {
+        /// The message.
+        key: MessageKey,
+    },
+    /// The message is about to be attempted again: from here on it may have been taken.
+    MessageAttempted {
+        /// The message.
+        key: MessageKey,
     },
     /// The server does not know the session any more (or never named it). A message of it that waits for an answer is void and
     /// goes; its containers and those not yet sealed are sent as one-time events, under the same names, so that the
@@ -381,6 +405,8 @@ pub struct StoredSession {
     pub pending: Vec<Octets>,
     /// The sealed message that has not been acknowledged.
     pub outstanding: Option<Message>,
+    /// Whether that message was certainly not taken yet.
+    pub not_taken: bool,
     /// The last grant.
     pub grant: Option<Grant>,
     /// The failure handling that the server asked for last, if it ever did.
@@ -414,6 +440,7 @@ impl StoredSession {
             next_message: InvocationSequenceNumber::new(0),
             pending: Vec::new(),
             outstanding: None,
+            not_taken: false,
             grant: None,
             failure_handling: None,
             grace: None,

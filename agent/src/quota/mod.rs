@@ -20,7 +20,7 @@ pub use message::{
     Answer, Container, FailureHandling, FinalUnitAction, Grant, GrantedUnit, Message, MessageKey, Operation, Outcome,
     QuotaManagement, Record, ResultCode, SessionOpening, StoredSession, Trigger,
 };
-pub use terms::{GateMode, GateSetting, OfflineGrace, Reading, Terms, Usable, WhenUsedUp};
+pub use terms::{GateMode, GateSetting, OfflineGrace, Reading, Repetition, Terms, Usable, WhenUsedUp};
 
 use crate::units::{BootInstant, ChargingId, Epoch, OctetRate, Octets, SubscriberIdentifier, UsedUnit};
 use jitter::Jitter;

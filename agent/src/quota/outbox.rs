@@ -28,13 +28,17 @@ pub(super) struct Outbox {
 #[derive(Clone, Copy, Debug)]
 enum Phase {
     Waiting,
-    BackingOff { until: BootInstant },
+    BackingOff {
+        until: BootInstant,
+    },
+    /// An earlier life may have sent it, to a server that would charge it again.
+    Doubtful,
 }
 
 impl Outbox {
-    /// A message that was just sealed; its first attempt goes out now.
-    pub(super) const fn sealed(message: Message, now: BootInstant) -> Self {
-        Self { message, since: now, attempt: 1, phase: Phase::Waiting, overdue_met: false, detoured: false }
+    /// A message that was just sealed; its first attempt goes out now. `since` says for how long the server has not answered.
+    pub(super) const fn sealed(message: Message, since: BootInstant) -> Self {
+        Self { message, since, attempt: 1, phase: Phase::Waiting, overdue_met: false, detoured: false }
     }
 
     /// A message found in the ledger: it may have been sent before, so it goes out as a retransmission, on the kernel's route.
@@ -49,6 +53,22 @@ impl Outbox {
         }
     }
 
+    /// The same, of which nobody may know any more whether it was taken.
+    pub(super) const fn doubtful(message: Message, now: BootInstant) -> Self {
+        let mut outbox = Self::restored(message, now);
+        outbox.phase = Phase::Doubtful;
+        outbox
+    }
+
+    pub(super) const fn is_doubtful(&self) -> bool {
+        matches!(self.phase, Phase::Doubtful)
+    }
+
+    /// Since when the server has owed an answer.
+    pub(super) const fn since(&self) -> BootInstant {
+        self.since
+    }
+
     pub(super) const fn attempt(&self) -> u32 {
         self.attempt
     }
@@ -61,23 +81,16 @@ impl Outbox {
         }
     }
 
-    pub(super) fn is_overdue(&self, now: BootInstant) -> bool {
-        now >= self.since.plus(ANSWER_TIMER)
-    }
-
     /// True once: when the answer timer has run out and nobody has acted on it yet.
     pub(super) fn becomes_overdue(&mut self, now: BootInstant) -> bool {
-        let becomes = !self.overdue_met && self.is_overdue(now);
+        let becomes = !self.overdue_met && is_overdue(self.since, now);
         self.overdue_met |= becomes;
         becomes
     }
 
     /// The attempt failed: wait, with full jitter, up to a bound that doubles.
     pub(super) fn back_off(&mut self, retry_after: Option<Duration>, now: BootInstant, jitter: &mut Jitter) {
-        let doublings = self.attempt.saturating_sub(1).min(9);
-        let bound = (BACK_OFF_FIRST * 2_u32.pow(doublings)).min(BACK_OFF_LAST);
-        let wait = jitter.between(Duration::from_millis(100), bound).max(retry_after.unwrap_or_default());
-        self.phase = Phase::BackingOff { until: now.plus(wait.min(BACK_OFF_LAST)) };
+        self.phase = Phase::BackingOff { until: now.plus(back_off(self.attempt, retry_after, jitter)) };
     }
 
     /// Begins the next attempt when the back-off has passed.
@@ -87,13 +100,13 @@ impl Outbox {
                 self.next_attempt();
                 true
             }
-            Phase::BackingOff { .. } | Phase::Waiting => false,
+            Phase::BackingOff { .. } | Phase::Waiting | Phase::Doubtful => false,
         }
     }
 
     /// Begins an attempt over another route beside the one still waiting; once per message.
     pub(super) fn detour(&mut self) -> bool {
-        if self.detoured || matches!(self.phase, Phase::BackingOff { .. }) {
+        if self.detoured || !matches!(self.phase, Phase::Waiting) {
             return false;
         }
         self.detoured = true;
@@ -113,6 +126,7 @@ impl Outbox {
         let back_off = match self.phase {
             Phase::BackingOff { until } => Some(until),
             Phase::Waiting => None,
+            Phase::Doubtful => Some(self.since),
         };
         let overdue = (!self.overdue_met).then(|| self.since.plus(ANSWER_TIMER));
         back_off.into_iter().chain(overdue).min()
@@ -122,4 +136,17 @@ impl Outbox {
         self.attempt = self.attempt.saturating_add(1);
         self.phase = Phase::Waiting;
     }
+}
+
+/// Whether a server that has owed an answer since then is held to be away.
+pub(super) fn is_overdue(since: BootInstant, now: BootInstant) -> bool {
+    now >= since.plus(ANSWER_TIMER)
+}
+
+/// How long to wait after so many failures in a row: with full jitter, up to a bound that doubles.
+pub(super) fn back_off(failures: u32, retry_after: Option<Duration>, jitter: &mut Jitter) -> Duration {
+    let doublings = failures.saturating_sub(1).min(9);
+    let bound = (BACK_OFF_FIRST * 2_u32.pow(doublings)).min(BACK_OFF_LAST);
+    let wait = jitter.between(Duration::from_millis(100), bound).max(retry_after.unwrap_or_default());
+    wait.min(BACK_OFF_LAST)
 }

@@ -1,5 +1,6 @@
 //! One credit session: from the first request for units to the acknowledged release.
 
+mod doubt;
 mod drive;
 mod seal;
 mod slice;
@@ -7,12 +8,13 @@ mod slice;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use self::doubt::Doubt;
 use self::slice::Slice;
 use super::jitter::Jitter;
 use super::outbox::Outbox;
 use super::{
     Answer, Command, FailureHandling, Grant, GrantedUnit, MAX_CONTAINERS, MessageKey, Operation, Outcome, Reading,
-    Record, ResultCode, SessionOpening, StoredSession, Terms, Trigger,
+    Record, Repetition, ResultCode, SessionOpening, StoredSession, Terms, Trigger,
 };
 use crate::units::{
     BootInstant, ChargingId, InvocationSequenceNumber, LocalSequenceNumber, OctetRate, Octets, SessionRef, UsedUnit,
@@ -63,6 +65,7 @@ pub(super) struct Session {
     /// Quota octets of what is closed and not yet sealed, oldest first; the last one's number is the one before `next_container`.
     pending: VecDeque<Octets>,
     outbox: Option<Outbox>,
+    doubt: Doubt,
     grant: Option<Grant>,
     grace: Option<(Octets, BootInstant)>,
     grace_over: bool,
@@ -153,7 +156,10 @@ impl Session {
         session.next_container = stored.next_container;
         session.next_message = stored.next_message;
         session.pending = stored.pending.into();
-        session.outbox = stored.outstanding.map(|message| Outbox::restored(message, now));
+        session.outbox = stored.outstanding.map(|message| match (session.terms.repetition, stored.not_taken) {
+            (Repetition::Charged, false) => Outbox::doubtful(message, now),
+            (Repetition::Charged, true) | (Repetition::Recognised, _) => Outbox::restored(message, now),
+        });
         session.grant = stored.grant;
         session.failure_handling = stored.failure_handling;
         session.grace = stored.grace;
@@ -187,6 +193,7 @@ impl Session {
             next_message: InvocationSequenceNumber::new(0),
             pending: VecDeque::new(),
             outbox: None,
+            doubt: Doubt::default(),
             grant: None,
             grace: None,
             grace_over: false,
@@ -328,6 +335,7 @@ impl Session {
 
     /// A waiting retry need not wait any longer.
     pub(super) fn hurry(&mut self, now: BootInstant) {
+        self.doubt.hold_until = None;
         if let Some(outbox) = &mut self.outbox {
             outbox.hurry(now);
         }
@@ -348,12 +356,25 @@ impl Session {
         };
         match outcome {
             Outcome::Answered(answer) => self.acknowledged(key, answer, now, out),
-            Outcome::Unanswered { retry_after, reason: _ } => {
+            Outcome::NotTaken { retry_after, reason: _ } => {
                 if attempt == outbox.attempt() {
                     outbox.back_off(retry_after, now, jitter);
+                    self.note_not_taken(key, out);
                 }
                 Fate::Lives
             }
+            Outcome::Unanswered { retry_after, reason } => match self.terms.repetition {
+                Repetition::Recognised => {
+                    if attempt == outbox.attempt() {
+                        outbox.back_off(retry_after, now, jitter);
+                    }
+                    Fate::Lives
+                }
+                Repetition::Charged => {
+                    self.hold_back(retry_after, now, jitter);
+                    self.put_in_doubt(reason, now, out)
+                }
+            },
             Outcome::ContextNotFound if !self.orphan => {
                 self.become_orphan(now, out);
                 Fate::Lives
@@ -372,6 +393,7 @@ impl Session {
 
     fn acknowledged(&mut self, key: MessageKey, answer: Answer, now: BootInstant, out: &mut Vec<Command>) -> Fate {
         let Some(Outbox { message, .. }) = self.outbox.take() else { return Fate::Lives };
+        self.doubt = Doubt::default();
         if answer.session_ref.is_some() {
             self.session_ref.clone_from(&answer.session_ref);
         }

@@ -23,6 +23,15 @@ pub struct OfflineGrace {
     pub duration: Duration,
 }
 
+/// What the charging server does with a message that comes again (docs/protocol.md section 1.3, rules 1 and 8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repetition {
+    /// It answers as it did before: whatever is not answered is sent again.
+    Recognised,
+    /// It charges again: what may have been taken is booked as in doubt and not sent again.
+    Charged,
+}
+
 /// The terms a link is charged under, from the package and the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terms {
@@ -42,6 +51,8 @@ pub struct Terms {
     pub when_used_up: WhenUsedUp,
     /// Octets of control traffic let through a shut gate per hour.
     pub control_reserve: Octets,
+    /// What the server does with a message that comes again.
+    pub repetition: Repetition,
 }
 
 /// One reading of a link's meter: cumulative in its epoch.

@@ -1,5 +1,6 @@
 //! The core under test: scripts that pin exact commands, and a seeded walk against a model of everything around it.
 
+mod doubt;
 mod hand;
 mod odd;
 mod script;

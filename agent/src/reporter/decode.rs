@@ -21,6 +21,11 @@ pub struct Expected {
     pub requested: Option<Octets>,
 }
 
+/// Octets of a session's name at most: it goes into a path and a header of every message.
+const REF_MAX: usize = 1000;
+/// Characters of a server's words that are kept.
+const WORDS_MAX: usize = 200;
+
 /// Judges one reply. Pure.
 #[must_use]
 pub fn decode(expected: &Expected, reply: &Reply) -> Outcome {
@@ -30,14 +35,19 @@ pub fn decode(expected: &Expected, reply: &Reply) -> Outcome {
             Operation::Release | Operation::Event => Outcome::Answered(EMPTY),
             Operation::Create | Operation::Update => unanswered(reply, "204 without the body that was asked for"),
         },
-        401 => unanswered(reply, "401: the token is not accepted"),
-        408 | 429 => unanswered(reply, "a status that asks to try again later"),
+        401 => not_taken(reply, "401: the token is not accepted"),
+        // A gateway may say 408 of a server behind it that has the message.
+        408 => unanswered(reply, "a status that asks to try again later"),
+        429 => not_taken(reply, "a status that asks to try again later"),
         404 if lost(expected.operation, reply) => Outcome::ContextNotFound,
         status @ 400..=499 => match Problem::of(&reply.body).cause {
             Some(cause) if !ABOUT_THE_CALLER.contains(&cause.as_str()) => Outcome::Rejected { status, cause },
-            cause => unanswered(reply, &cause.unwrap_or_else(|| "no word of a charging server's".to_owned())),
+            cause => not_taken(reply, &cause.unwrap_or_else(|| "no word of a charging server's".to_owned())),
         },
+        503 => not_taken(reply, &Problem::of(&reply.body).cause(reply.status)),
         500..=599 => unanswered(reply, &Problem::of(&reply.body).cause(reply.status)),
+        // RFC 9110 section 15.4: these two ask for the same request elsewhere; after the others it may have been done.
+        307 | 308 => not_taken(reply, "a redirection, which is not followed"),
         300..=399 => unanswered(reply, "a redirection, which is not followed"),
         _ => unanswered(reply, "a status that means nothing here"),
     }
@@ -49,7 +59,13 @@ const ABOUT_THE_CALLER: [&str; 3] = ["INVALID_TOKEN", "INSUFFICIENT_SCOPE", "DEV
 const EMPTY: Answer = Answer { session_ref: None, granted: None, failure_handling: None };
 
 fn unanswered(reply: &Reply, reason: &str) -> Outcome {
-    Outcome::Unanswered { retry_after: reply.retry_after, reason: format!("HTTP {}: {reason}", reply.status) }
+    let reason = format!("HTTP {}: {}", reply.status, clipped(reason));
+    Outcome::Unanswered { retry_after: reply.retry_after, reason }
+}
+
+fn not_taken(reply: &Reply, reason: &str) -> Outcome {
+    let reason = format!("HTTP {}: {}", reply.status, clipped(reason));
+    Outcome::NotTaken { retry_after: reply.retry_after, reason }
 }
 
 /// Only an update or a release names a session that the server could have lost.
@@ -99,7 +115,8 @@ fn session_ref(location: &str) -> Option<SessionRef> {
     let (_, last) = path.rsplit_once('/').unwrap_or(("", path));
     // It goes back into a path as it is: only what may stand there unescaped or escaped (RFC 3986 section 3.3).
     let fine = last.bytes().all(|c| c.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%".contains(&c));
-    (fine && !last.is_empty() && last != "." && last != "..").then(|| SessionRef::new(last))
+    let fits = (1..=REF_MAX).contains(&last.len());
+    (fine && fits && last != "." && last != "..").then(|| SessionRef::new(last))
 }
 
 /// The units for our rating group; when units were asked for, no word of them is no unit.
@@ -193,13 +210,31 @@ pub(crate) struct Problem {
 impl Problem {
     /// Reads a body; one that is no problem document says nothing.
     pub(crate) fn of(body: &[u8]) -> Self {
-        serde_json::from_slice(body).unwrap_or_default()
+        let Self { cause, title, detail, error, error_description } = serde_json::from_slice(body).unwrap_or_default();
+        let short = |words: Option<String>| words.as_deref().map(clipped);
+        Self {
+            cause: short(cause),
+            title: short(title),
+            detail: short(detail),
+            error: short(error),
+            error_description: short(error_description),
+        }
     }
 
     /// The cause, or the nearest thing to it.
     pub(crate) fn cause(self, status: u16) -> String {
         self.cause.or(self.error).or(self.title).unwrap_or_else(|| format!("status {status} without a cause"))
     }
+}
+
+/// A server's words as they may go into the log, the status and the ledger: not long, and on one line.
+pub(crate) fn clipped(words: &str) -> String {
+    let plain = words.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let mut short: String = plain.clone().take(WORDS_MAX).collect();
+    if plain.clone().nth(WORDS_MAX).is_some() {
+        short.push('…');
+    }
+    short
 }
 
 // What is received: only what is used, each member optional, unknown ones ignored.

@@ -13,6 +13,7 @@ use reqwest::header::{DATE, ETAG, HeaderMap, HeaderName, LOCATION, RETRY_AFTER};
 use reqwest::{Certificate, Client, RequestBuilder, Response, Url};
 
 use crate::config::Server;
+use crate::quota::Repetition;
 
 /// Octets of an answer at most.
 const BODY_MAX: usize = 256 << 10;
@@ -48,6 +49,35 @@ pub struct HttpSettings {
     pub connect_timeout: Duration,
     /// How long the whole exchange may take.
     pub answer_timeout: Duration,
+    /// Whether a connection is used for more than one request.
+    pub connections: Connections,
+}
+
+/// What becomes of a connection after its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connections {
+    /// It is kept for the next request.
+    Kept,
+    /// It is closed. A kept one may be closed by the server at the moment it is used again, and nobody would know what was taken.
+    Fresh,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// Not an octet of the request has left.
+    NotSent(String),
+    /// Some of it may have.
+    Broken(String),
+}
+
+impl Failure {
+    /// In words.
+    pub(crate) fn into_reason(self) -> String {
+        match self {
+            Self::NotSent(reason) | Self::Broken(reason) => reason,
+        }
+    }
 }
 
 impl From<&Server> for HttpSettings {
@@ -57,6 +87,10 @@ impl From<&Server> for HttpSettings {
             tls_ca: server.tls_ca.clone(),
             connect_timeout: server.connect_timeout,
             answer_timeout: server.answer_timeout,
+            connections: match server.repetition {
+                Repetition::Recognised => Connections::Kept,
+                Repetition::Charged => Connections::Fresh,
+            },
         }
     }
 }
@@ -148,6 +182,9 @@ impl Http {
             .connect_timeout(self.settings.connect_timeout)
             .timeout(self.settings.answer_timeout)
             .user_agent(concat!("weir/", env!("CARGO_PKG_VERSION")));
+        if self.settings.connections == Connections::Fresh {
+            builder = builder.pool_max_idle_per_host(0);
+        }
         // Without TLS no authority is needed, and a machine that has none can still talk to its own loopback.
         if !self.authorities.is_empty() || self.settings.url.scheme() == "http" {
             builder = builder.tls_certs_only(self.authorities.iter().cloned());
@@ -159,10 +196,16 @@ impl Http {
     }
 }
 
-/// Sends a request and reads the whole answer; an error is a reason in words.
-pub(crate) async fn exchange(request: RequestBuilder) -> Result<Reply, String> {
-    let response = request.send().await.map_err(|error| reason(&error))?;
-    read(response).await
+/// Sends a request and reads the whole answer.
+pub(crate) async fn exchange(request: RequestBuilder) -> Result<Reply, Failure> {
+    let response = request.send().await.map_err(|error| failure(&error))?;
+    read(response).await.map_err(Failure::Broken)
+}
+
+/// Only what failed before there was a connection (its TLS included) is certain not to have been sent.
+fn failure(error: &reqwest::Error) -> Failure {
+    let reason = reason(error);
+    if error.is_connect() || error.is_builder() { Failure::NotSent(reason) } else { Failure::Broken(reason) }
 }
 
 async fn read(mut response: Response) -> Result<Reply, String> {

@@ -13,9 +13,9 @@ use crate::quota::{MessageKey, Operation, Outcome};
 use crate::units::SessionRef;
 
 pub use decode::{Expected, decode};
-pub(crate) use decode::{Problem, failure_handling, final_unit_action};
-pub(crate) use http::exchange;
-pub use http::{Http, HttpSettings, Reply, Route, use_ring};
+pub(crate) use decode::{Problem, clipped, failure_handling, final_unit_action};
+pub use http::{Connections, Http, HttpSettings, Reply, Route, use_ring};
+pub(crate) use http::{Failure, exchange};
 pub use wire::{Identity, Interval, SealInput, as_retransmission, encode};
 
 /// Where charging is found at the server.
@@ -78,17 +78,21 @@ impl Reporter {
             Ok((expected, reply)) => {
                 Attempted { outcome: decode(&expected, &reply), token_refused: reply.status == 401 }
             }
-            Err(reason) => {
+            Err(Failure::NotSent(reason)) => {
+                Attempted { outcome: Outcome::NotTaken { retry_after: None, reason }, token_refused: false }
+            }
+            Err(Failure::Broken(reason)) => {
                 Attempted { outcome: Outcome::Unanswered { retry_after: None, reason }, token_refused: false }
             }
         }
     }
 
-    async fn exchange(&self, attempt: &Attempt<'_>) -> Result<(Expected, Reply), String> {
-        let worded = |error: anyhow::Error| format!("not sent: {error:#}");
+    async fn exchange(&self, attempt: &Attempt<'_>) -> Result<(Expected, Reply), Failure> {
+        let worded = |error: anyhow::Error| Failure::NotSent(format!("not sent: {error:#}"));
         let (rating_group, requested) = wire::asked(attempt.body).map_err(worded)?;
         let expected = Expected { operation: attempt.operation, number: attempt.key.number, rating_group, requested };
-        let path = path(attempt).ok_or_else(|| "not sent: the server has not named the session".to_owned())?;
+        let path = path(attempt)
+            .ok_or_else(|| Failure::NotSent("not sent: the server has not named the session".to_owned()))?;
         let body = match attempt.kind {
             AttemptKind::First => attempt.body.to_vec(),
             AttemptKind::Retransmission => as_retransmission(attempt.body),

@@ -54,15 +54,18 @@ impl Model {
                     stored.grace = None;
                 }
             }
-            Record::MessageSetAside { key, .. } => {
+            Record::MessageSetAside { key, .. } | Record::MessageInDoubt { key, .. } => {
                 let session = self.get(key.session);
                 let usage = session.settle();
                 session.set_aside = session.set_aside.saturating_add(usage);
             }
+            Record::MessageNotTaken { key } => self.get(key.session).stored.not_taken = true,
+            Record::MessageAttempted { key } => self.get(key.session).stored.not_taken = false,
             Record::Orphaned { session } => {
                 let lost = self.get(*session);
                 lost.stored.orphaned = true;
                 lost.stored.outstanding = None;
+                lost.stored.not_taken = false;
                 lost.pending.splice(0..0, lost.sealed.drain(..));
             }
             Record::GraceOpened { session, ceiling, until } => {
@@ -116,7 +119,7 @@ impl Model {
         let acknowledged: Usage = self.sessions.iter().map(|session| session.acknowledged).collect();
         let waiting: Usage = self.sessions.iter().map(ModelSession::waiting).collect();
         let set_aside: Usage = self.sessions.iter().map(|session| session.set_aside).collect();
-        let in_doubt: Usage = ledger.in_doubt().expect("lists").into_iter().map(|message| message.usage).collect();
+        let in_doubt: Usage = ledger.set_aside().expect("lists").into_iter().map(|message| message.usage).collect();
         assert_eq!(in_doubt, set_aside, "{hint}: in doubt");
         let uncertain = self.sessions.iter().filter_map(|session| session.stored.uncertain);
         assert_eq!(ledger.uncertain().expect("sums"), uncertain.fold(Octets::ZERO, Octets::saturating_add), "{hint}");
@@ -162,6 +165,7 @@ impl ModelSession {
 
     fn settle(&mut self) -> Usage {
         self.stored.outstanding = None;
+        self.stored.not_taken = false;
         std::mem::take(&mut self.sealed).iter().collect()
     }
 

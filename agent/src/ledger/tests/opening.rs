@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 
 use super::{BOOT, SESSION, acknowledged, boot, closed, commit, opened, opening, sealed, told};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Verdict};
 use crate::units::Octets;
 
 fn fresh() -> (tempfile::TempDir, PathBuf) {
@@ -123,6 +123,30 @@ fn a_ledger_of_version_1_is_migrated_with_all_that_is_in_it() {
     assert_eq!(session.highest_ceiling, Octets::new(7000), "of its grant and its grace");
     assert_eq!((session.slice, session.uncertain), (None, None));
     commit(&mut ledger, &[closed(1, 5, 6), sealed(1, &[1], 11), acknowledged(1)]).expect("it goes on");
+}
+
+#[test]
+fn a_message_that_version_1_has_left_may_have_been_sent() {
+    let (_directory, path) = fresh();
+    let database = Connection::open(&path).expect("a database");
+    database.execute_batch(include_str!("../schema-1.sql")).expect("the schema as it was released");
+    database.pragma_update(None, "application_id", 0x7765_6972).expect("its mark");
+    database.pragma_update(None, "user_version", 1).expect("its version");
+    database.execute_batch(include_str!("version-1.sql")).expect("what such an agent had written");
+    drop(database);
+
+    let ledger = Ledger::open(&path, boot()).expect("opens");
+    assert_eq!(pragma(&ledger, "user_version"), "Integer(2)");
+    let sessions = ledger.restore().expect("restores");
+    assert_eq!(sessions.len(), 1);
+    assert_eq!(sessions[0].outstanding.as_ref().map(|message| message.number.get()), Some(2));
+    assert!(!sessions[0].not_taken, "an earlier version may have sent it");
+    let aside = ledger.set_aside().expect("lists");
+    assert_eq!(
+        aside.iter().map(|m| (m.verdict, m.usage.total().get())).collect::<Vec<_>>(),
+        [(Verdict::Refused, 1000)]
+    );
+    assert_eq!(ledger.audit().expect("audits")[0].drift().get(), 0);
 }
 
 #[test]

@@ -33,7 +33,7 @@ fn next_record(rng: &mut Rng, model: &Model) -> Record {
         1..=6 if !session.stored.orphaned => random_container(rng, &session.stored),
         7..=8 => checkpoint(rng, &session.stored),
         9 => Record::GraceOpened { session: id, ceiling: Octets::MAX, until: at(rng.u64(0..9000)) },
-        13 => Record::SliceSet { session: id, slice: rng.bool().then(|| Octets::new(rng.u64(..))) },
+        13 => Record::SliceSet { session: id, slice: Some(Octets::new(rng.u64(..))) },
         14 if session.stored.uncertain.is_none() => {
             Record::RestUncertain { session: id, octets: Octets::new(rng.u64(1..1 << 40)) }
         }
@@ -77,8 +77,12 @@ fn seal_or_settle(rng: &mut Rng, model: &ModelSession) -> Record {
     let id = session.opening.session;
     if let Some(message) = &session.outstanding {
         let key = MessageKey { session: id, number: message.number };
-        if rng.u8(0..6) == 0 {
-            return Record::MessageSetAside { key, cause: "CHARGING_FAILED".to_owned() };
+        match rng.u8(0..12) {
+            0 => return Record::MessageSetAside { key, cause: "CHARGING_FAILED".to_owned() },
+            1 => return Record::MessageInDoubt { key, reason: "timed out".to_owned() },
+            2 if !session.not_taken => return Record::MessageNotTaken { key },
+            3 if session.not_taken => return Record::MessageAttempted { key },
+            _ => {}
         }
         let session_ref = rng.bool().then(|| SessionRef::new(format!("ref-{id}")));
         let grant = rng.bool().then(|| grant(rng.u64(..)));

@@ -7,7 +7,7 @@ use super::{
     opened, opening, sealed, wall,
 };
 use crate::clock::{Label, Moment};
-use crate::ledger::{Granularity, LabelledContainer, Ledger, Scope, SealRequest, Usage};
+use crate::ledger::{Granularity, LabelledContainer, Ledger, Scope, SealRequest, Usage, Verdict};
 use crate::quota::{Container, FailureHandling, Grant, QuotaManagement, Record, Trigger};
 use crate::units::{BootId, BootInstant, ChargingId, Octets, SessionRef, SubscriberIdentifier, UsedUnit};
 
@@ -204,14 +204,48 @@ fn a_message_set_aside_is_kept_and_shown_but_not_sent_again() {
     let refused = Record::MessageSetAside { key: key(1), cause: "400 INVALID".to_owned() };
     commit(&mut ledger, &[refused, closed(2, 1, 0), sealed(2, &[2], 1001)]).expect("the session goes on");
     assert_eq!(ledger.message(key(1)).expect("reads"), None);
-    let in_doubt = ledger.in_doubt().expect("lists");
+    let in_doubt = ledger.set_aside().expect("lists");
     assert_eq!(in_doubt.len(), 1);
     assert_eq!((in_doubt[0].key, in_doubt[0].cause.as_str()), (key(1), "400 INVALID"));
     assert_eq!(in_doubt[0].usage.total(), Octets::new(1000));
     assert_eq!((in_doubt[0].sealed_at, in_doubt[0].set_aside_at), (label(30), label(100)));
     assert_eq!(ledger.buffered().expect("sums").octets, Octets::new(1), "what is set aside waits for nothing");
     commit(&mut ledger, &[acknowledged(2), Record::SessionClosed { session: SESSION }]).expect("commits");
-    assert_eq!(ledger.in_doubt().expect("lists"), in_doubt, "it outlives its session");
+    assert_eq!(ledger.set_aside().expect("lists"), in_doubt, "it outlives its session");
+}
+
+#[test]
+fn what_is_in_doubt_is_kept_apart_from_what_was_refused() {
+    let mut ledger = active();
+    commit(&mut ledger, &[closed(1, 300, 700), sealed(1, &[1], 1000)]).expect("commits");
+    let doubt = Record::MessageInDoubt { key: key(1), reason: "timed out".to_owned() };
+    commit(&mut ledger, &[doubt, closed(2, 1, 0), sealed(2, &[2], 1001)]).expect("the session goes on");
+    let refused = Record::MessageSetAside { key: key(2), cause: "400 INVALID".to_owned() };
+    commit(&mut ledger, &[refused]).expect("commits");
+    let aside: Vec<_> = ledger.set_aside().expect("lists").into_iter().map(|m| (m.verdict, m.usage.total())).collect();
+    assert_eq!(aside, [(Verdict::InDoubt, Octets::new(1000)), (Verdict::Refused, Octets::new(1))]);
+    assert_eq!(ledger.message(key(1)).expect("reads"), None, "it is not sent again");
+    assert_eq!(ledger.audit().expect("audits")[0].drift(), Octets::ZERO);
+}
+
+#[test]
+fn a_message_in_doubt_that_reports_nothing_leaves_nothing_behind() {
+    let mut ledger = active();
+    let doubt = Record::MessageInDoubt { key: key(1), reason: "timed out".to_owned() };
+    commit(&mut ledger, &[sealed(1, &[], 0), doubt, sealed(2, &[], 0), acknowledged(2)]).expect("commits");
+    assert_eq!(ledger.set_aside().expect("lists"), []);
+}
+
+#[test]
+fn whether_a_message_was_taken_is_known_only_when_somebody_said_so() {
+    let mut ledger = active();
+    let not_taken = |ledger: &Ledger| ledger.restore().expect("restores")[0].not_taken;
+    commit(&mut ledger, &[closed(1, 9, 0), sealed(1, &[1], 9)]).expect("commits");
+    assert!(!not_taken(&ledger), "it may be on its way");
+    commit(&mut ledger, &[Record::MessageNotTaken { key: key(1) }]).expect("commits");
+    assert!(not_taken(&ledger));
+    commit(&mut ledger, &[Record::MessageAttempted { key: key(1) }]).expect("commits");
+    assert!(!not_taken(&ledger), "it may be on its way again");
 }
 
 #[test]

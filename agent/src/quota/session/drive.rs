@@ -1,10 +1,12 @@
 //! What a session does next: closes intervals, seals messages, tells which gate it wants and when it must be asked again.
 
 use super::{
-    Closing, Exhausted, Fate, Jitter, LARGEST_PACKET, LEAST_DWELL, MAX_CONTAINERS, Session, VALIDITY_MARGIN,
-    send_command,
+    Closing, Exhausted, Fate, Jitter, LARGEST_PACKET, LEAST_DWELL, MAX_CONTAINERS, Outbox, Session, VALIDITY_MARGIN,
 };
-use crate::quota::{Command, FailureHandling, GateMode, Operation, Record, ResultCode, State, Trigger, WhenUsedUp};
+use crate::quota::outbox::is_overdue;
+use crate::quota::{
+    Command, FailureHandling, GateMode, Operation, Record, Repetition, ResultCode, State, Trigger, WhenUsedUp,
+};
 use crate::units::{BootInstant, Octets};
 
 /// Why a session sends a message now.
@@ -26,7 +28,19 @@ pub(in crate::quota) struct WantedGate {
 impl Session {
     /// Does what is due at `now`. Calling it again at the same instant does nothing more.
     pub(in crate::quota) fn drive(&mut self, now: BootInstant, jitter: &mut Jitter, out: &mut Vec<Command>) -> Fate {
+        let judged = self.judge_what_was_restored(now, out);
+        if judged == Fate::Ended {
+            return judged;
+        }
+        match self.go_on(now, jitter, out) {
+            Fate::Lives => judged,
+            fate @ (Fate::Ended | Fate::Refused) => fate,
+        }
+    }
+
+    fn go_on(&mut self, now: BootInstant, jitter: &mut Jitter, out: &mut Vec<Command>) -> Fate {
         self.watch_outbox(now, out);
+        self.watch_hold(now);
         if self.closing.is_some() {
             return self.drive_closing(now, out);
         }
@@ -39,7 +53,7 @@ impl Session {
         if now >= self.interval_ends() && self.has_open_usage() {
             self.close_interval(Trigger::TimeLimit, now, out);
         }
-        if self.outbox.is_none()
+        if self.may_seal()
             && let Some(reason) = self.reason(now)
         {
             self.close_interval(reason.trigger, now, out);
@@ -61,6 +75,7 @@ impl Session {
         if let Some(outbox) = &self.outbox {
             due.extend(outbox.timeout());
         }
+        due.extend(self.doubt.hold_until);
         if let Some(Closing { settles_at: Some(settles_at), .. }) = self.closing {
             due.push(settles_at);
         }
@@ -113,7 +128,8 @@ impl Session {
         if self.exhausted.is_some() {
             return State::Exhausted;
         }
-        if self.outbox.as_ref().is_some_and(|outbox| outbox.is_overdue(now)) {
+        let owed = self.outbox.as_ref().map(Outbox::since).or(self.doubt.since);
+        if owed.is_some_and(|since| is_overdue(since, now)) {
             return State::Offline;
         }
         match &self.grant {
@@ -127,12 +143,15 @@ impl Session {
     /// Retries, and what the failure handling says once the answer timer has run out.
     fn watch_outbox(&mut self, now: BootInstant, out: &mut Vec<Command>) {
         let handling = self.failure_handling.unwrap_or(self.terms.failure_handling);
-        let Some(outbox) = &mut self.outbox else { return };
+        let Some(mut outbox) = self.outbox.take() else { return };
         let overdue = outbox.becomes_overdue(now);
-        let detours = overdue && handling == FailureHandling::RetryAndTerminate && outbox.detour();
+        // Beside an attempt that may still be taken, none is made at a server that would charge both.
+        let may_detour = overdue && self.terms.repetition == Repetition::Recognised;
+        let detours = may_detour && handling == FailureHandling::RetryAndTerminate && outbox.detour();
         if detours || outbox.resume(now) {
-            out.push(send_command(self.opening.session, outbox));
+            self.send_again(&outbox, out);
         }
+        self.outbox = Some(outbox);
         let used_up = self.exhausted.is_some() || self.grant.as_ref().is_some_and(|grant| grant.final_unit.is_some());
         let grace = self.terms.offline_grace;
         if overdue
@@ -154,7 +173,7 @@ impl Session {
 
     /// The last reading, then everything that is left, then the release.
     fn drive_closing(&mut self, now: BootInstant, out: &mut Vec<Command>) -> Fate {
-        if !self.is_settled(now, out) || self.outbox.is_some() {
+        if !self.is_settled(now, out) || !self.may_seal() {
             return Fate::Lives;
         }
         if self.session_ref.is_none() {
@@ -276,7 +295,7 @@ impl Session {
             due.push(exhausted.since.plus(LEAST_DWELL));
         }
         due.extend(self.idle_until());
-        if self.outbox.is_some() {
+        if !self.may_seal() {
             return;
         }
         let Some(grant) = &self.grant else { return };
@@ -311,7 +330,7 @@ impl Session {
 
     /// When the quota holding time is over; not while a message is out or the package is used up.
     fn idle_until(&self) -> Option<BootInstant> {
-        if self.outbox.is_some() || self.exhausted.is_some() {
+        if !self.may_seal() || self.exhausted.is_some() {
             return None;
         }
         Some(self.last_usage.plus(self.grant.as_ref()?.holding?))

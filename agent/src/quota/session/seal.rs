@@ -72,7 +72,7 @@ impl Session {
         let message =
             Message { number, operation, requested, containers, trigger, reported: self.reported, sealed_at: now };
         out.push(Command::Record(Record::MessageSealed { session: self.id(), message: message.clone() }));
-        let outbox = Outbox::sealed(message, now);
+        let outbox = Outbox::sealed(message, self.doubt.since.unwrap_or(now));
         out.push(send_command(self.id(), &outbox));
         self.outbox = Some(outbox);
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::quota::{
     Answer, Command, Event, FailureHandling, FinalUnitAction, GateSetting, GrantedUnit, Message, MessageKey,
-    OfflineGrace, Outcome, Quota, Reading, Record, ResultCode, State, Terms, Usable, WhenUsedUp,
+    OfflineGrace, Outcome, Quota, Reading, Record, Repetition, ResultCode, State, Terms, Usable, WhenUsedUp,
 };
 use crate::units::{
     BootId, BootInstant, ChargingId, Epoch, Generation, Octets, SessionRef, SubscriberIdentifier, UsedUnit,
@@ -32,6 +32,7 @@ pub(super) fn terms() -> Terms {
         offline_grace: OfflineGrace { octets: Octets::new(50_000), duration: Duration::from_mins(5) },
         when_used_up: WhenUsedUp::Block,
         control_reserve: Octets::new(100_000),
+        repetition: Repetition::Recognised,
     }
 }
 
@@ -209,6 +210,9 @@ pub(super) fn kinds(commands: &[Command]) -> Vec<&'static str> {
             Command::Record(Record::MessageSealed { .. }) => "sealed",
             Command::Record(Record::MessageAcknowledged { .. }) => "acknowledged",
             Command::Record(Record::MessageSetAside { .. }) => "set aside",
+            Command::Record(Record::MessageInDoubt { .. }) => "in doubt",
+            Command::Record(Record::MessageNotTaken { .. }) => "not taken",
+            Command::Record(Record::MessageAttempted { .. }) => "attempted",
             Command::Record(Record::Orphaned { .. }) => "orphaned",
             Command::Record(Record::GraceOpened { .. }) => "grace",
             Command::Record(Record::SessionClosing { .. }) => "closing",

@@ -205,6 +205,9 @@ impl Ledger {
                 let message = self.session(key.session).outstanding.take().expect("something waits for an answer");
                 assert!(message.containers.is_empty(), "this server refuses nothing that reports usage");
             }
+            Record::MessageInDoubt { .. } | Record::MessageNotTaken { .. } | Record::MessageAttempted { .. } => {
+                unreachable!("this server recognises what comes again")
+            }
             Record::Orphaned { session: id } => {
                 let void = self.session(id).outstanding.take();
                 let back: Vec<_> = void

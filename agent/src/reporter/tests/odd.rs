@@ -24,6 +24,10 @@ fn granted(information: &str) -> GrantedUnit {
     answer(&body).granted.unwrap_or_else(|| panic!("{information}: no units"))
 }
 
+fn is_not_taken(operation: Operation, reply: &Reply) -> bool {
+    matches!(decode(&expected(operation, 1), reply), Outcome::NotTaken { .. })
+}
+
 fn is_unanswered(operation: Operation, reply: &Reply) -> bool {
     matches!(decode(&expected(operation, 1), reply), Outcome::Unanswered { .. })
 }
@@ -148,17 +152,85 @@ fn only_the_last_segment_of_a_location_is_used() {
 
 #[test]
 fn statuses_mean_what_the_profile_says() {
-    for status in [100, 202, 301, 307, 401, 408, 429, 500, 502, 503, 504, 600] {
+    for status in [100, 202, 204, 301, 302, 303, 408, 500, 502, 504, 600] {
         assert!(is_unanswered(Operation::Update, &reply(status, "")), "{status}");
+    }
+    for status in [307, 308, 401, 429, 503] {
+        assert!(is_not_taken(Operation::Update, &reply(status, "")), "{status}");
     }
     // A proxy's word, or one about the caller's rights, is none about the message: it must not be given up for that.
     for (status, body) in [(404, "<html>"), (403, "{}"), (403, r#"{"cause":"INSUFFICIENT_SCOPE"}"#)] {
-        assert!(is_unanswered(Operation::Update, &reply(status, body)), "{status} {body}");
+        assert!(is_not_taken(Operation::Update, &reply(status, body)), "{status} {body}");
     }
     let lost = reply(404, r#"{"cause":"CONTEXT_NOT_FOUND"}"#);
     assert_eq!(decode(&expected(Operation::Release, 1), &lost), Outcome::ContextNotFound);
     let rejected = Outcome::Rejected { status: 404, cause: "CONTEXT_NOT_FOUND".to_owned() };
     assert_eq!(decode(&expected(Operation::Create, 1), &lost), rejected);
+}
+
+#[test]
+fn a_name_of_the_session_that_is_a_letter_long_as_a_novel_is_no_name() {
+    let named = |length: usize| {
+        let location = Some(format!("/x/{}", "r".repeat(length)));
+        let reply = Reply { location, ..reply(201, r#"{"invocationSequenceNumber":1}"#) };
+        matches!(decode(&expected(Operation::Create, 1), &reply), Outcome::Answered(_))
+    };
+    assert!(named(36) && named(500));
+    assert!(!named(10_000), "it would go into every path and header of the session");
+}
+
+#[test]
+fn the_first_word_of_a_rating_group_counts_where_there_are_two() {
+    let two =
+        r#"{"ratingGroup":10,"grantedUnit":{"totalVolume":5}},{"ratingGroup":10,"grantedUnit":{"totalVolume":6}}"#;
+    assert_eq!(granted(two).octets, Octets::new(5));
+}
+
+#[test]
+fn the_largest_numbers_are_numbers_and_larger_ones_are_no_answer() {
+    let body = |number: &str| {
+        format!(
+            r#"{{"invocationSequenceNumber":1,"multipleUnitInformation":[{{"ratingGroup":10,"validityTime":{number},"grantedUnit":{{"totalVolume":{number}}}}}]}}"#
+        )
+    };
+    let unit = answer(&body("18446744073709551615")).granted.expect("units");
+    assert_eq!((unit.octets, unit.validity_time), (Octets::MAX, Some(Duration::from_secs(u64::MAX))));
+    for number in ["18446744073709551616", "1e400", "-9223372036854775809", "0x10", "NaN"] {
+        assert!(is_unanswered(Operation::Update, &reply(200, &body(number))), "{number}");
+    }
+}
+
+#[test]
+fn nesting_without_end_is_no_answer() {
+    for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
+        let nested = format!("{}1{}", open.repeat(100_000), close.repeat(100_000));
+        let member = format!(r#"{{"invocationSequenceNumber":1,"multipleUnitInformation":{nested}}}"#);
+        for body in [nested.as_str(), &member] {
+            assert!(is_unanswered(Operation::Update, &reply(200, body)), "{open}");
+        }
+    }
+}
+
+#[test]
+fn a_problem_told_with_success_is_no_answer() {
+    let body = r#"{"title":"no","status":500,"cause":"SYSTEM_FAILURE"}"#;
+    for operation in [Operation::Create, Operation::Update, Operation::Event] {
+        assert!(is_unanswered(operation, &reply(200, body)), "{operation:?}");
+    }
+}
+
+#[test]
+fn what_a_server_says_is_cut_short_and_kept_to_one_line() {
+    let long = format!("{}\\nroot: all is well", "x".repeat(100_000));
+    let refused = reply(400, &format!(r#"{{"cause":"{long}"}}"#));
+    let Outcome::Rejected { cause, .. } = decode(&expected(Operation::Update, 1), &refused) else { panic!() };
+    assert!(cause.len() < 300 && !cause.contains('\n'), "{} octets", cause.len());
+    let forged = reply(500, r#"{"cause":"NO\nall is well"}"#);
+    let odd = reply(200, &format!(r#"{{"invocationSequenceNumber":"{long}"}}"#));
+    for reply in [forged, odd] {
+        let Outcome::Unanswered { reason, .. } = decode(&expected(Operation::Update, 1), &reply) else { panic!() };
+        assert!(reason.len() < 600 && !reason.contains('\n'), "{reason}");
+    }
 }
 
 #[test]
