@@ -58,7 +58,7 @@ pub fn boot_now() -> Result<BootInstant> {
 pub fn boot_id() -> Result<BootId> {
     let path = "/proc/sys/kernel/random/boot_id";
     let id = std::fs::read_to_string(path).with_context(|| format!("reading {path}"))?;
-    Ok(BootId::new(id.trim()))
+    Ok(drill::boot(BootId::new(id.trim())))
 }
 
 /// How long to wait from `now` until `deadline`; zero when it has passed.

@@ -3,6 +3,7 @@
 //! `WEIR_DRILL_DIE_AT=POINT[:N]` has it kill itself (SIGKILL) when it passes that point the Nth time, once unless said otherwise;
 //! `WEIR_DRILL_HALT_AT=POINT[:N]` has it stop there (SIGSTOP) until it is told to go on. A loader inherits both, and counts for itself.
 //! `WEIR_DRILL_CLOCK=FILE` shifts the wall clock by what the file says (`<signed seconds> synced|unsynced`) for as long as it is there.
+//! `WEIR_DRILL_BOOT_ID=TEXT` has it take this for another boot.
 //!
 //! In a release build every call is nothing: `cargo xtask build --release` refuses a binary that knows one of these names.
 
@@ -10,7 +11,7 @@
 mod armed;
 
 #[cfg(debug_assertions)]
-pub use armed::{pass, prepare, wall};
+pub use armed::{boot, pass, prepare, wall};
 
 /// A moment at which a process may be made to die.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,4 +58,10 @@ pub const fn pass(_: Point) {}
 #[cfg(not(debug_assertions))]
 pub const fn wall(label: crate::clock::Label) -> anyhow::Result<crate::clock::Label> {
     Ok(label)
+}
+
+/// The boot it is.
+#[cfg(not(debug_assertions))]
+pub const fn boot(id: crate::units::BootId) -> crate::units::BootId {
+    id
 }

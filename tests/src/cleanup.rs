@@ -118,7 +118,9 @@ pub fn sweep() {
     let temporary = std::env::temp_dir();
     for name in names_of_the_dead(&temporary) {
         let dir = temporary.join(name);
-        Resource::Mount(dir.join(crate::bpffs::MOUNT_NAME)).remove();
+        for point in [crate::bpffs::MOUNT_NAME, crate::disk::MOUNT_NAME] {
+            Resource::Mount(dir.join(point)).remove();
+        }
         Resource::Dir(dir).remove();
     }
 }

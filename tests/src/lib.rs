@@ -5,6 +5,7 @@ pub mod capture;
 pub mod cleanup;
 pub mod clock;
 pub mod demo;
+pub mod disk;
 pub mod eventually;
 pub mod http;
 pub mod netns;

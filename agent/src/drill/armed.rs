@@ -10,10 +10,12 @@ use nix::sys::signal::{Signal, raise};
 
 use super::Point;
 use crate::clock::Label;
+use crate::units::BootId;
 
 const DIE_AT: &str = "WEIR_DRILL_DIE_AT";
 const HALT_AT: &str = "WEIR_DRILL_HALT_AT";
 const CLOCK: &str = "WEIR_DRILL_CLOCK";
+const BOOT_ID: &str = "WEIR_DRILL_BOOT_ID";
 
 const POINTS: [(&str, Point); 13] = [
     ("restored", Point::Restored),
@@ -75,6 +77,11 @@ pub fn wall(label: Label) -> Result<Label> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(label),
         Err(error) => Err(error).with_context(named),
     }
+}
+
+/// The boot that the drill wants this to be; the one it is without a drill.
+pub fn boot(id: BootId) -> BootId {
+    std::env::var(BOOT_ID).map_or(id, BootId::new)
 }
 
 fn order(text: &str, signal: Signal) -> Result<Order> {
