@@ -64,3 +64,37 @@ impl Workdir {
         Ok(path)
     }
 }
+
+/// Copies a directory with all it holds, but for the BPF file system in it.
+pub(crate) fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).with_context(|| format!("make {}", to.display()))?;
+    for file in plain_files(from)? {
+        copy_file(&file, to)?;
+    }
+    for entry in fs::read_dir(from).with_context(|| format!("list {}", from.display()))? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() && entry.file_name() != MOUNT_NAME {
+            copy_tree(&entry.path(), &to.join(entry.file_name()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies one file into a directory, which is made when it is missing.
+pub(crate) fn copy_file(file: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).with_context(|| format!("make {}", to.display()))?;
+    let name = file.file_name().with_context(|| format!("{} has no name", file.display()))?;
+    fs::copy(file, to.join(name)).with_context(|| format!("copy {} to {}", file.display(), to.display())).map(drop)
+}
+
+/// The regular files right in a directory.
+pub(crate) fn plain_files(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).with_context(|| format!("list {}", directory.display()))? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            files.push(entry.path());
+        }
+    }
+    Ok(files)
+}

@@ -11,10 +11,13 @@ pub mod http;
 pub mod netns;
 pub mod offload;
 pub mod process;
+mod reconciliation;
 pub mod scenario;
 pub mod topology;
+pub mod torture;
 pub mod traffic;
 pub mod tun;
+mod words;
 
 /// Which way a packet crosses the metered link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,6 +1,7 @@
 //! The real binaries as actors of a scenario: started in a namespace, listened to, signalled, and never left behind.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -150,10 +151,16 @@ impl Drop for Actor {
 }
 
 impl Log {
+    /// Only this run's part: a program that was started a hundred times has written a long file.
     fn read(&self) -> String {
-        let octets = fs::read(&self.path).unwrap_or_default();
-        let from = usize::try_from(self.from).unwrap_or(usize::MAX).min(octets.len());
-        String::from_utf8_lossy(&octets[from..]).into_owned()
+        let mut octets = Vec::new();
+        if let Ok(mut file) = File::open(&self.path)
+            && file.seek(SeekFrom::Start(self.from)).is_ok()
+        {
+            // What cannot be read was not said.
+            let _ = file.read_to_end(&mut octets);
+        }
+        String::from_utf8_lossy(&octets).into_owned()
     }
 }
 

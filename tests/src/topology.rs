@@ -29,6 +29,9 @@ pub const HOST_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 
 /// The kernels' own reports follow each other within milliseconds; after so long a silence there are none to come.
 const REPORTS: Duration = Duration::from_millis(60);
 
+/// The routing rule of a frozen world: right behind the kernel's own table of local addresses.
+const FROZEN: u32 = 1;
+
 /// What an uplink is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Medium {
@@ -103,6 +106,15 @@ pub struct Uplink {
     /// Carries and counts the packets of a raw-IP uplink.
     pub pump: Option<Pump>,
     index: u8,
+    make: Make,
+}
+
+/// What an uplink is made of and how its ends are switched: enough to make it again.
+#[derive(Debug, Clone, Copy)]
+struct Make {
+    medium: Medium,
+    segmentation: Switch,
+    gro: Switch,
 }
 
 impl Topology {
@@ -133,7 +145,20 @@ impl Topology {
 
     /// Adds the next uplink (`wan0`, `wan1`, …), up and with all its routes, but not preferred.
     pub fn add_uplink(&mut self, medium: Medium, segmentation: Switch, gro: Switch) -> Result<()> {
-        let mut uplink = Uplink::numbered(u8::try_from(self.uplinks.len())?);
+        let uplink = Uplink::numbered(u8::try_from(self.uplinks.len())?, Make { medium, segmentation, gro });
+        let (table, far4, far6) = (uplink.table(), uplink.far_v4, uplink.far_v6);
+        self.internet.ip(&format!("rule add from {far4} lookup {table}"))?;
+        self.internet.ip(&format!("-6 rule add from {far6} lookup {table}"))?;
+        self.uplinks.push(uplink);
+        let index = self.uplinks.len() - 1;
+        self.put_in(index)?;
+        self.raise(index)
+    }
+
+    /// Makes the devices of an uplink, down and with their addresses: a modem is put in, for the first time or again.
+    pub fn put_in(&mut self, index: usize) -> Result<()> {
+        let uplink = self.uplinks.get_mut(index).with_context(|| format!("there is no uplink {index}"))?;
+        let Make { medium, segmentation, gro } = uplink.make;
         match medium {
             Medium::Veth => {
                 connect((&self.gateway, &uplink.near), (&self.internet, &uplink.far), uplink.index + 1)?;
@@ -155,25 +180,44 @@ impl Topology {
         ))?;
         self.internet.ip_batch(&format!(
             "link set {far} mtu {mtu} txqueuelen 20000\naddr add {far4}/24 dev {far}\naddr add {far6}/64 dev {far} nodad\n"
-        ))?;
-        let table = uplink.table();
-        self.internet.ip(&format!("rule add from {far4} lookup {table}"))?;
-        self.internet.ip(&format!("-6 rule add from {far6} lookup {table}"))?;
-        self.uplinks.push(uplink);
-        self.raise(self.uplinks.len() - 1)
+        ))
+    }
+
+    /// Takes the devices of an uplink away at both ends, as when a modem is pulled out.
+    pub fn pull_out(&mut self, index: usize) -> Result<()> {
+        let uplink = self.uplinks.get_mut(index).with_context(|| format!("there is no uplink {index}"))?;
+        match uplink.pump.take() {
+            // The devices go with the descriptors that the pump holds.
+            Some(pump) => pump.stop().with_context(|| format!("the pump of {}", uplink.near)),
+            None => self.gateway.ip(&format!("link del {}", uplink.near)).map(drop),
+        }
     }
 
     /// Sets an uplink up at both ends and gives it its neighbours and routes, which the kernel forgets when a link goes down.
     pub fn raise(&self, index: usize) -> Result<()> {
+        self.set_up(index)?;
+        self.route(index)
+    }
+
+    /// The first half of [`Topology::raise`]: both ends up, each knowing the other.
+    pub fn set_up(&self, index: usize) -> Result<()> {
         let uplink = self.uplink(index)?;
         let (near, far) = (&uplink.near, &uplink.far);
-        self.gateway.ip(&format!("link set {near} up"))?;
+        // The far end first: the gateway reports its multicast groups as soon as it is up, and somebody has to hear it.
         self.internet.ip(&format!("link set {far} up"))?;
+        self.gateway.ip(&format!("link set {near} up"))?;
         if uplink.pump.is_none() {
             let number = uplink.index + 1;
             introduce(&self.gateway, near, &mac(number, 2), &[uplink.far_v4, uplink.far_v6])?;
             introduce(&self.internet, far, &mac(number, 1), &[uplink.near_v4, uplink.near_v6])?;
         }
+        Ok(())
+    }
+
+    /// The second half of [`Topology::raise`]: the routes, which a frozen world does not take.
+    pub fn route(&self, index: usize) -> Result<()> {
+        let uplink = self.uplink(index)?;
+        let (near, far) = (&uplink.near, &uplink.far);
         let metric = 100 * (u32::from(uplink.index) + 1);
         let table = uplink.table();
         let (near4, near6, far4, far6) = (uplink.near_v4, uplink.near_v6, uplink.far_v4, uplink.far_v6);
@@ -204,6 +248,32 @@ impl Topology {
             "link set {first} name swapping\nlink set {second} name {first}\nlink set swapping name {second}\n"
         ))?;
         (self.uplinks[0].near, self.uplinks[1].near) = (second, first);
+        Ok(())
+    }
+
+    /// Sets both ends of an uplink down: nobody sends into a link from which nobody receives.
+    pub fn lower_both(&self, index: usize) -> Result<()> {
+        self.lower(index)?;
+        self.internet.ip(&format!("link set {} down", self.uplink(index)?.far)).map(drop)
+    }
+
+    /// Stops every packet before it reaches an uplink, at both ends, until [`Topology::thaw`]: what is on its way arrives, and then
+    /// a link can be changed without a packet lost between the meter and the far end.
+    pub fn freeze(&self) -> Result<()> {
+        for family in ["", "-6 "] {
+            self.gateway.ip(&format!("{family}rule add pref {FROZEN} blackhole"))?;
+            // A local sender is told so, as by any router.
+            self.internet.ip(&format!("{family}rule add pref {FROZEN} unreachable"))?;
+        }
+        Ok(())
+    }
+
+    /// Lets packets go again.
+    pub fn thaw(&self) -> Result<()> {
+        for family in ["", "-6 "] {
+            self.gateway.ip(&format!("{family}rule del pref {FROZEN}"))?;
+            self.internet.ip(&format!("{family}rule del pref {FROZEN}"))?;
+        }
         Ok(())
     }
 
@@ -256,7 +326,7 @@ impl Topology {
 }
 
 impl Uplink {
-    fn numbered(index: u8) -> Self {
+    fn numbered(index: u8, make: Make) -> Self {
         let v4 = |host| IpAddr::V4(Ipv4Addr::new(198, 18, index, host));
         let v6 = |host| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, u16::from(index) + 1, 0, 0, 0, 0, host));
         Self {
@@ -268,6 +338,7 @@ impl Uplink {
             far_v6: v6(1),
             pump: None,
             index,
+            make,
         }
     }
 

@@ -18,6 +18,7 @@ mod signals;
 mod system_packages;
 mod test;
 mod toolchain;
+mod torture;
 mod workspace;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -56,6 +57,15 @@ enum Verb {
         #[arg(last = true)]
         arguments: Vec<OsString>,
     },
+    /// Build, then kill and break everything at random under traffic, and reconcile to the octet
+    Torture {
+        /// How long the blows go on
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=600))]
+        minutes: u32,
+        /// Plays the blows of an earlier run again
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Formatting, clippy, house rules, licences
     Lint,
     /// What a submission has to pass: lint, then test
@@ -91,6 +101,7 @@ fn dispatch(verb: Option<Verb>) -> anyhow::Result<u8> {
         Verb::Build { release: false } => build::build(&workspace).map(|()| 0),
         Verb::Run { arguments } => run::run(&workspace, &arguments),
         Verb::Test { arguments } => test::test(&workspace, &arguments),
+        Verb::Torture { minutes, seed } => torture::torture(&workspace, minutes, seed),
         Verb::Lint => lint::lint(&workspace),
         Verb::Ci => ci::ci(&workspace),
         Verb::Clean => clean::clean().map(|()| 0),

@@ -132,6 +132,21 @@ impl Totals {
     }
 }
 
+impl std::ops::AddAssign<&Totals> for Totals {
+    /// What two captures have seen, one after the other or of two interfaces.
+    fn add_assign(&mut self, other: &Self) {
+        for (key, count) in &other.classes {
+            let sum = self.classes.entry(*key).or_default();
+            *sum = *sum + *count;
+        }
+        self.fragments = self.fragments + other.fragments;
+        self.not_ip = self.not_ip + other.not_ip;
+        self.super_packets += other.super_packets;
+        self.malformed += other.malformed;
+        self.dropped += other.dropped;
+    }
+}
+
 /// A running capture; dropping it ends it without an answer.
 #[derive(Debug)]
 pub struct Capture {

@@ -97,6 +97,9 @@ impl Ring {
                 Ok(_) | Err(nix::errno::Errno::EINTR) => {}
                 Err(error) => return Err(error).context("poll the ring"),
             }
+            if wait[0].revents().is_some_and(|events| events.contains(PollFlags::POLLERR)) {
+                self.forget_error()?;
+            }
         }
         let mut frames = 0;
         while self.ready() {
@@ -105,6 +108,24 @@ impl Ring {
             self.block = (self.block + 1) % BLOCKS;
         }
         Ok(frames)
+    }
+
+    /// Takes the socket's error (the interface is down, or gone) off it: until then no wait for frames would last.
+    fn forget_error(&self) -> Result<()> {
+        let mut error: libc::c_int = 0;
+        let mut length = libc::socklen_t::try_from(size_of_val(&error))?;
+        // SAFETY: the kernel writes one int to a live local variable.
+        let answer = unsafe {
+            libc::getsockopt(
+                self.socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_ERROR,
+                (&raw mut error).cast(),
+                &raw mut length,
+            )
+        };
+        ensure!(answer == 0, "error of the packet socket: {}", std::io::Error::last_os_error());
+        Ok(())
     }
 
     /// Frames that the kernel could not put into the ring since the last call.

@@ -8,11 +8,11 @@ use serde_json::json;
 use super::books::{self, Books};
 use super::observer::Figures;
 use super::panel;
-use super::reconciliation::Reconciliation;
 use super::stage::{self, DEVICE, LINK, PACKAGE, SUBSCRIBER, Stage, Traffic};
-use super::words::{about, exactly};
 use crate::clock::{now, pause};
 use crate::eventually::eventually;
+use crate::reconciliation::Reconciliation;
+use crate::words::{about, exactly};
 
 /// How long anything awaited may take; far more than it takes, so that a busy machine shows the same play.
 const PATIENCE: Duration = Duration::from_secs(45);
@@ -244,7 +244,7 @@ fn reconcile(stage: Stage<'_>) -> Result<()> {
     drop(stage.observer);
     screen.close();
     screen.say("\nReconciliation: the same octets, counted five times\n");
-    let figures = Reconciliation::new(&capture, &kernel, &books);
+    let figures = Reconciliation::new(&capture, &kernel, &books.booked());
     screen.say(&figures.table());
     screen.say(&format!(
         "{} messages ({} repeated), {} containers, {} debits; lost on the link: {lost}; parse errors: {}",

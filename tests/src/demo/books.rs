@@ -7,8 +7,8 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use super::reconciliation::Octets;
 use crate::http::Client;
+use crate::reconciliation::{Booked, Octets};
 
 /// Both sides' books, read when everything is settled.
 #[derive(Debug, Clone, Copy, Default)]
@@ -58,6 +58,12 @@ impl Books {
             bought,
             left: package(server, subscriber)?.balance,
         })
+    }
+
+    /// The figures that are to be equal.
+    pub(super) fn booked(&self) -> Booked {
+        let package = i128::from(self.bought) - i128::from(self.left);
+        Booked { sealed: self.sealed, debited: self.debited, package }
     }
 }
 
@@ -126,9 +132,9 @@ fn number(value: &Value, member: &str) -> Result<u64> {
 }
 
 fn sum<'a>(all: impl Iterator<Item = &'a Octets>) -> Octets {
-    all.fold(Octets::default(), |sum, one| Octets {
-        uplink: sum.uplink + one.uplink,
-        downlink: sum.downlink + one.downlink,
+    all.fold(Octets::default(), |mut sum, one| {
+        sum += *one;
+        sum
     })
 }
 

@@ -2,13 +2,12 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Error, Result, anyhow};
 
 use super::Options;
 use super::stage::RECORD;
-use crate::bpffs::{MOUNT_NAME, Workdir};
+use crate::bpffs::{Workdir, copy_file, copy_tree, plain_files};
 
 /// How many lines of each log a failure shows.
 const TAIL: usize = 25;
@@ -16,7 +15,8 @@ const TAIL: usize = 25;
 /// Copies what the options ask for out of the directory, which goes away.
 pub(super) fn files(workdir: &Workdir, options: &Options) -> Result<()> {
     if let Some(to) = &options.record {
-        copy(&workdir.path().join(RECORD), to).with_context(|| format!("keep the messages in {}", to.display()))?;
+        copy_tree(&workdir.path().join(RECORD), to)
+            .with_context(|| format!("keep the messages in {}", to.display()))?;
     }
     if let Some(to) = &options.keep_logs {
         for file in plain_files(workdir.path())? {
@@ -40,43 +40,10 @@ pub(super) fn evidence(workdir: &Workdir, error: &Error) -> Error {
         }
     }
     let kept = tempfile::Builder::new().prefix("weir-demo-failed-").tempdir().map(tempfile::TempDir::keep);
-    let outcome = kept.context("make a directory").and_then(|to| copy(workdir.path(), &to).map(|()| to));
+    let outcome = kept.context("make a directory").and_then(|to| copy_tree(workdir.path(), &to).map(|()| to));
     let _ = match outcome {
         Ok(to) => write!(text, "\n\nlogs, databases and messages of this run: {}", to.display()),
         Err(error) => write!(text, "\n\nthe files of this run could not be kept: {error:#}"),
     };
     anyhow!(text)
-}
-
-/// Copies a directory with all it holds, but for the BPF file system in it.
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to).with_context(|| format!("make {}", to.display()))?;
-    for file in plain_files(from)? {
-        copy_file(&file, to)?;
-    }
-    for entry in fs::read_dir(from).with_context(|| format!("list {}", from.display()))? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() && entry.file_name() != MOUNT_NAME {
-            copy(&entry.path(), &to.join(entry.file_name()))?;
-        }
-    }
-    Ok(())
-}
-
-fn copy_file(file: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to).with_context(|| format!("make {}", to.display()))?;
-    let name = file.file_name().with_context(|| format!("{} has no name", file.display()))?;
-    fs::copy(file, to.join(name)).with_context(|| format!("copy {} to {}", file.display(), to.display())).map(drop)
-}
-
-/// The regular files right in a directory.
-fn plain_files(directory: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(directory).with_context(|| format!("list {}", directory.display()))? {
-        let entry = entry?;
-        if entry.file_type()?.is_file() {
-            files.push(entry.path());
-        }
-    }
-    Ok(files)
 }

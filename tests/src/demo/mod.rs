@@ -5,10 +5,8 @@ mod books;
 mod keep;
 mod observer;
 mod panel;
-mod reconciliation;
 mod screen;
 mod stage;
-mod words;
 
 use std::path::PathBuf;
 

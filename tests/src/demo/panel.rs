@@ -7,7 +7,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Gauge, Paragraph};
 
 use super::observer::Figures;
-use super::words::about;
+use crate::words::about;
 
 /// Rows of the panel, its border included.
 pub(super) const HEIGHT: u16 = 11;

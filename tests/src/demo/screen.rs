@@ -13,9 +13,9 @@ use ratatui::{Terminal, TerminalOptions, Viewport};
 
 use super::observer::Figures;
 use super::panel;
-use super::words::wrap;
 use crate::cleanup;
 use crate::clock::now;
+use crate::words::wrap;
 
 /// Between two plain lines of figures.
 const PLAIN_EVERY: Duration = Duration::from_secs(2);

@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use crate::http::Client;
 
+/// Entries of the ledger in one answer, at most.
+const PAGE: usize = 10_000;
+
 /// The server's view of one subscriber at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Account {
@@ -38,7 +41,17 @@ impl Account {
             let answer = admin.get(path)?;
             answer[member].as_array().cloned().with_context(|| format!("{member} in {answer}"))
         };
-        let entries = list(&format!("/admin/v1/ledger?subscriber={subscriber}&limit=10000"), "entries")?;
+        let mut entries = Vec::new();
+        loop {
+            let after = entries.last().map_or(0, |entry: &Value| entry["id"].as_i64().unwrap_or(i64::MAX));
+            let path = format!("/admin/v1/ledger?subscriber={subscriber}&after={after}&limit={PAGE}");
+            let page = list(&path, "entries")?;
+            let full = page.len() == PAGE;
+            entries.extend(page);
+            if !full {
+                break;
+            }
+        }
         let packages = list(&format!("/admin/v1/packages?subscriber={subscriber}"), "packages")?;
         let package = packages.first().context("a package")?;
         let sum = |kind: &str, member: &str| -> u64 {

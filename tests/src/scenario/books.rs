@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use agent_common::{Counters, DirectionCounters};
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use super::World;
 use crate::Direction::{Downlink, Uplink};
@@ -29,6 +29,33 @@ pub struct Crossed {
     pub uplink: u64,
     /// To the gateway, refused there or not.
     pub downlink: u64,
+}
+
+impl Crossed {
+    /// What the far-end capture of a link has seen.
+    #[must_use]
+    pub fn seen(wire: &Totals) -> Self {
+        Self { uplink: wire.ip(Uplink).octets, downlink: wire.ip(Downlink).octets }
+    }
+
+    /// Fails unless the kernel has counted just that.
+    pub fn is_as_counted(&self, counted: &Counters) -> Result<()> {
+        let (up, down) = (&counted.uplink, &counted.downlink);
+        // Uplink that is refused was never sent; downlink that is refused has crossed the wire.
+        let uplink = up.passed.octets + up.control.octets + up.throttled.octets;
+        let downlink = down.passed.octets
+            + down.control.octets
+            + down.throttled.octets
+            + down.refused.octets
+            + down.policed.octets;
+        ensure!(
+            (self.uplink, self.downlink) == (uplink, downlink),
+            "the capture saw {} up, {} down; the kernel counted {uplink} up, {downlink} down: {counted:?}",
+            self.uplink,
+            self.downlink,
+        );
+        Ok(())
+    }
 }
 
 impl Books {
@@ -65,20 +92,7 @@ impl Books {
             downlink: wire.ip(Downlink).octets - self.wire.ip(Downlink).octets,
         };
         let counted = difference(&kernel, &self.kernel);
-        let (up, down) = (&counted.uplink, &counted.downlink);
-        // Uplink that is refused was never sent; downlink that is refused has crossed the wire.
-        let uplink = up.passed.octets + up.control.octets + up.throttled.octets;
-        let downlink = down.passed.octets
-            + down.control.octets
-            + down.throttled.octets
-            + down.refused.octets
-            + down.policed.octets;
-        ensure!(
-            (crossed.uplink, crossed.downlink) == (uplink, downlink),
-            "the capture saw {} up, {} down; the kernel counted {uplink} up, {downlink} down: {counted:?}, {wire:?}",
-            crossed.uplink,
-            crossed.downlink,
-        );
+        crossed.is_as_counted(&counted).with_context(|| format!("{wire:?}"))?;
         wire.trustworthy()?;
         ensure!(kernel.parse_errors == 0, "{} packets could not be read", kernel.parse_errors);
         Ok(crossed)

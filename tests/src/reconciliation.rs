@@ -1,31 +1,50 @@
 //! The proof at the end: five counts of the same octets, by five hands, that must be equal.
 
 use std::fmt::Write as _;
+use std::ops::AddAssign;
 
 use agent_common::{Counters, DirectionCounters};
 use anyhow::{Result, ensure};
+use serde::Serialize;
 
-use super::books::Books;
-use super::words::exactly;
 use crate::Direction::{Downlink, Uplink};
 use crate::capture::Totals;
+use crate::words::exactly;
 
 /// Octets by direction. (The package knows the sum only.)
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Octets {
-    pub(super) uplink: u64,
-    pub(super) downlink: u64,
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub(crate) struct Octets {
+    pub(crate) uplink: u64,
+    pub(crate) downlink: u64,
 }
 
 impl Octets {
-    pub(super) const fn total(self) -> u64 {
+    pub(crate) const fn total(self) -> u64 {
         self.uplink + self.downlink
     }
 }
 
+impl AddAssign for Octets {
+    fn add_assign(&mut self, other: Self) {
+        self.uplink += other.uplink;
+        self.downlink += other.downlink;
+    }
+}
+
+/// What the two parties have booked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Booked {
+    /// The containers that the agent has closed, each counted once.
+    pub(crate) sealed: Octets,
+    /// The debits in the server's ledger.
+    pub(crate) debited: Octets,
+    /// Bought and topped up, less what is left.
+    pub(crate) package: i128,
+}
+
 /// What each of the five says, and what lies between the wire and the bill.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Reconciliation {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub(crate) struct Reconciliation {
     /// All IP octets that crossed the link, by the capture at the far end.
     wire: Octets,
     /// Of these, to or from the charging server, by the capture.
@@ -36,11 +55,29 @@ pub(super) struct Reconciliation {
     refused_downlink: u64,
     /// Octets the gate refused before they were sent, by the kernel: never on the wire, told for completeness.
     refused_uplink: u64,
+    /// Passed outside the package, throttled after it was used up, by the kernel: on the air, told, and never debited.
+    throttled: Octets,
     passed: Octets,
     sealed: Octets,
     debited: Octets,
     /// Bought and topped up, less what is left.
     package: i128,
+}
+
+impl AddAssign for Reconciliation {
+    /// The figures of several links together.
+    fn add_assign(&mut self, other: Self) {
+        self.wire += other.wire;
+        self.wire_control += other.wire_control;
+        self.control += other.control;
+        self.refused_downlink += other.refused_downlink;
+        self.refused_uplink += other.refused_uplink;
+        self.throttled += other.throttled;
+        self.passed += other.passed;
+        self.sealed += other.sealed;
+        self.debited += other.debited;
+        self.package += other.package;
+    }
 }
 
 /// One line of the five.
@@ -53,7 +90,7 @@ struct Figure {
 
 impl Reconciliation {
     /// Puts the five side by side.
-    pub(super) fn new(capture: &Totals, kernel: &Counters, books: &Books) -> Self {
+    pub(crate) fn new(capture: &Totals, kernel: &Counters, booked: &Booked) -> Self {
         let kernel_says = |figure: fn(&DirectionCounters) -> u64| Octets {
             uplink: figure(&kernel.uplink),
             downlink: figure(&kernel.downlink),
@@ -66,18 +103,19 @@ impl Reconciliation {
             refused_downlink: refused.downlink,
             refused_uplink: refused.uplink,
             passed: kernel_says(|counters| counters.passed.octets),
-            sealed: books.sealed,
-            debited: books.debited,
-            package: i128::from(books.bought) - i128::from(books.left),
+            throttled: kernel_says(|counters| counters.throttled.octets),
+            sealed: booked.sealed,
+            debited: booked.debited,
+            package: booked.package,
         }
     }
 
     /// What the capture says was used: all that crossed, less what the gate did not let pass as usage. May be nonsense (negative)
     /// where a count is wrong, and then shows so.
     fn captured(&self) -> [i128; 2] {
-        let up = i128::from(self.wire.uplink) - i128::from(self.control.uplink);
-        let crossed_for_nothing = i128::from(self.control.downlink) + i128::from(self.refused_downlink);
-        [up, i128::from(self.wire.downlink) - crossed_for_nothing]
+        let signed = |octets: Octets| [i128::from(octets.uplink), i128::from(octets.downlink)];
+        let ([up, down], control, throttled) = (signed(self.wire), signed(self.control), signed(self.throttled));
+        [up - control[0] - throttled[0], down - control[1] - throttled[1] - i128::from(self.refused_downlink)]
     }
 
     fn figures(&self) -> [Figure; 5] {
@@ -98,12 +136,12 @@ impl Reconciliation {
     }
 
     /// What the bill says.
-    pub(super) const fn billed(&self) -> u64 {
+    pub(crate) const fn billed(&self) -> u64 {
         self.debited.total()
     }
 
     /// The table, one line a figure, then whether they are equal.
-    pub(super) fn table(&self) -> String {
+    pub(crate) fn table(&self) -> String {
         let mut text = format!("{:36}{:>13}{:>13}{:>13}\n", "octets", "uplink", "downlink", "total");
         let mut line = |what: &str, up: &str, down: &str, total: &str| {
             let _ = writeln!(text, "{what:36}{up:>13}{down:>13}{total:>13}");
@@ -123,6 +161,15 @@ impl Reconciliation {
             &exactly(control.total()),
         );
         line("- arrived at the shut gate", "", &exactly(self.refused_downlink), &exactly(self.refused_downlink));
+        let throttled = self.throttled;
+        if throttled.total() > 0 {
+            line(
+                "- passed throttled, not billed",
+                &exactly(throttled.uplink),
+                &exactly(throttled.downlink),
+                &exactly(throttled.total()),
+            );
+        }
         for figure in self.figures() {
             let [up, down] = figure.by_direction.map_or_else(Default::default, |octets| octets.map(signed));
             line(&format!("{} {}", figure.number, figure.who), &up, &down, &signed(figure.total));
@@ -132,7 +179,7 @@ impl Reconciliation {
     }
 
     /// Fails, and says which two figures part and by how much, unless all five are equal and nothing else is wrong with them.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         ensure!(self.passed.total() > 0, "nothing passed: five times zero would prove nothing");
         let mut parted = Vec::new();
         for pair in self.figures().windows(2) {
@@ -185,6 +232,7 @@ mod tests {
             control: Octets { uplink: 100, downlink: 200 },
             refused_downlink: 50,
             refused_uplink: 7,
+            throttled: Octets { uplink: 0, downlink: 0 },
             passed: used,
             sealed: used,
             debited: used,
@@ -239,21 +287,30 @@ mod tests {
     }
 
     #[test]
+    fn what_passed_throttled_was_on_the_air_and_is_not_billed() {
+        let mut figures = equal();
+        figures.wire.uplink += 70;
+        figures.wire.downlink += 30;
+        figures.throttled = Octets { uplink: 70, downlink: 30 };
+        figures.check().unwrap();
+        assert!(figures.table().contains("throttled, not billed"), "{}", figures.table());
+        figures.throttled.uplink -= 1;
+        figures.check().unwrap_err();
+    }
+
+    #[test]
+    fn the_sum_of_two_links_parts_where_one_of_them_does() {
+        let (mut sum, mut wrong) = (equal(), equal());
+        wrong.sealed.downlink -= 3;
+        sum += wrong;
+        assert!(sum.table().contains("12,000"), "{}", sum.table());
+        let text = format!("{:#}", sum.check().unwrap_err());
+        assert!(text.contains("-3 octets (uplink +0, downlink -3)"), "{text}");
+    }
+
+    #[test]
     fn five_zeros_prove_nothing() {
-        let nothing = Octets::default();
-        let text = complaint(|figures| {
-            *figures = Reconciliation {
-                wire: nothing,
-                wire_control: nothing,
-                control: nothing,
-                refused_downlink: 0,
-                refused_uplink: 0,
-                passed: nothing,
-                sealed: nothing,
-                debited: nothing,
-                package: 0,
-            };
-        });
+        let text = complaint(|figures| *figures = Reconciliation::default());
         assert!(text.contains("nothing passed"), "{text}");
     }
 }

@@ -1,7 +1,7 @@
 //! How figures are written for people: octets to the last digit, or shortened with a unit.
 
 /// Octets with digits in groups: `12,345,678`.
-pub(super) fn exactly(octets: u64) -> String {
+pub(crate) fn exactly(octets: u64) -> String {
     let digits = octets.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (index, digit) in digits.chars().enumerate() {
@@ -14,7 +14,7 @@ pub(super) fn exactly(octets: u64) -> String {
 }
 
 /// Octets in MiB with two decimals, KiB with one below a MiB, plain below 10 KiB.
-pub(super) fn about(octets: u64) -> String {
+pub(crate) fn about(octets: u64) -> String {
     const KIB: u64 = 1 << 10;
     const MIB: u64 = 1 << 20;
     if octets < 10 * KIB {
@@ -29,7 +29,7 @@ pub(super) fn about(octets: u64) -> String {
 }
 
 /// Breaks `text` at blanks into lines of at most `width` characters; a longer word gets a line of its own.
-pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
+pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = Vec::new();
     for paragraph in text.split('\n') {
         let mut line = String::new();
