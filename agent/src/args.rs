@@ -86,6 +86,9 @@ pub struct DatapathLoad {
     /// Directory in bpffs for the pins
     #[arg(long, value_name = "DIR")]
     pub pin_root: PathBuf,
+    /// Epoch of a meter that may be replaced although it is not pinned in DIR
+    #[arg(long, value_name = "EPOCH")]
+    pub retire: Vec<u32>,
 }
 
 /// A command line that asks for nothing to be done: what to print, and the exit status to end with.
@@ -134,8 +137,9 @@ mod tests {
         assert_eq!(given("weir status --json --socket /s"), Ok(Command::Status(status)));
         let check = Check { config: "w.toml".into() };
         assert_eq!(given("weir config check --config w.toml"), Ok(Command::Config(ConfigCommand::Check(check))));
-        let load = DatapathLoad { link: "wwan0".into(), pin_root: "/p".into() };
-        assert_eq!(given("weir datapath-load --link wwan0 --pin-root /p"), Ok(Command::DatapathLoad(load)));
+        let load = DatapathLoad { link: "wwan0".into(), pin_root: "/p".into(), retire: vec![7, 9] };
+        let line = "weir datapath-load --link wwan0 --pin-root /p --retire 7 --retire 9";
+        assert_eq!(given(line), Ok(Command::DatapathLoad(load)));
     }
 
     #[test]

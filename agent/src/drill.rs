@@ -4,6 +4,7 @@
 //! `WEIR_DRILL_HALT_AT=POINT[:N]` has it stop there (SIGSTOP) until it is told to go on. A loader inherits both, and counts for itself.
 //! `WEIR_DRILL_CLOCK=FILE` shifts the wall clock by what the file says (`<signed seconds> synced|unsynced`) for as long as it is there.
 //! `WEIR_DRILL_BOOT_ID=TEXT` has it take this for another boot.
+//! `WEIR_DRILL_LAYOUT=N` has it be an agent of that layout of the maps, in all but the maps themselves.
 //!
 //! In a release build every call is nothing: `cargo xtask build --release` refuses a binary that knows one of these names.
 
@@ -11,7 +12,7 @@
 mod armed;
 
 #[cfg(debug_assertions)]
-pub use armed::{boot, pass, prepare, wall};
+pub use armed::{boot, layout, pass, prepare, wall};
 
 /// A moment at which a process may be made to die.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +43,10 @@ pub enum Point {
     UplinkAttached,
     /// In the loader: one program was replaced, the other was not.
     UplinkReplaced,
+    /// In the loader: the new meter is attached ahead of the old one, which is still there.
+    Staged,
+    /// In the loader: the old meter is taken off; the new one is not yet where the agent looks for it.
+    Superseded,
 }
 
 /// Nothing to prepare.
@@ -53,6 +58,13 @@ pub const fn prepare() -> anyhow::Result<()> {
 /// Nothing.
 #[cfg(not(debug_assertions))]
 pub const fn pass(_: Point) {}
+
+/// The layout as it is.
+#[cfg(not(debug_assertions))]
+#[must_use]
+pub const fn layout(version: u32) -> u32 {
+    version
+}
 
 /// The label as it is.
 #[cfg(not(debug_assertions))]

@@ -55,9 +55,9 @@ fn obey(command: Command) -> Result<ExitCode> {
                 return Ok(ExitCode::from(EXIT_USAGE));
             }
         }
-        Command::DatapathLoad(DatapathLoad { link, pin_root }) => {
+        Command::DatapathLoad(DatapathLoad { link, pin_root, retire }) => {
             drill::prepare()?;
-            let loaded = load_and_pin(&LoadSpec { link, pin_root })?;
+            let loaded = load_and_pin(&LoadSpec { link, pin_root, retire })?;
             std::io::stdout().write_all(loaded.to_line().as_bytes()).context("telling the agent what was loaded")?;
         }
     }

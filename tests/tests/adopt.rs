@@ -61,7 +61,7 @@ fn alone(body: impl FnOnce(&Path) + Send + 'static) {
 }
 
 fn spec(pin_root: PathBuf) -> LoadSpec {
-    LoadSpec { link: LINK.to_owned(), pin_root }
+    LoadSpec { link: LINK.to_owned(), pin_root, retire: Vec::new() }
 }
 
 /// A tun interface that is up; it goes away with this value.
@@ -220,7 +220,7 @@ fn a_second_meter_is_refused_and_leaves_nothing_behind() {
         let other = spec(root.join("bpf/other"));
         let ifindex = load_and_pin(&ours).unwrap().ifindex;
         let error = format!("{:#}", load_and_pin(&other).unwrap_err());
-        assert!(error.contains("carries 2 meters at its uplink hook"), "{error}");
+        assert!(error.contains("carries another meter at its uplink hook"), "{error}");
         assert!(!other.pin_root.join(format!("v{LAYOUT_VERSION}/wwan0:7")).exists());
         assert!(Datapath::open(&ours.pin_root, LINK).unwrap().is_attached(ifindex));
         assert_eq!(load_and_pin(&ours).unwrap().origin, Origin::Adopted);

@@ -7,7 +7,7 @@ use std::{
     ffi::CString,
     fs, io,
     os::{
-        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
@@ -21,7 +21,10 @@ use aya::programs::{
     tc::TcAttachOptions,
 };
 
-use super::maps::{DIRECTIONS, Direction, PINNED_MAPS, Pins};
+use super::{
+    maps::{DIRECTIONS, Direction, PINNED_MAPS, Pins},
+    survey::programs_at,
+};
 
 /// What the kernel says about a pinned TCX link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +74,7 @@ fn pin_program(program: &mut SchedClassifier, direction: Direction, pins: &Pins)
 /// The same object attached twice counts twice, and nothing else would ever tell.
 pub(super) fn assert_alone(interface: &str, direction: Direction, pins: &Pins) -> Result<()> {
     let ours = link_state(&pins.link(direction))?.program_id;
-    let meters = meters_at(interface, direction)?;
+    let meters: Vec<u32> = programs_at(interface, direction)?.iter().map(ProgramInfo::id).collect();
     match meters.as_slice() {
         [one] if *one == ours => Ok(()),
         [] => bail!("the {direction} program was attached to {interface}, but the kernel does not list it there"),
@@ -81,14 +84,6 @@ pub(super) fn assert_alone(interface: &str, direction: Direction, pins: &Pins) -
             others.len()
         ),
     }
-}
-
-/// The programs named like the meter at a hook, in the order in which they run.
-pub(super) fn meters_at(interface: &str, direction: Direction) -> Result<Vec<u32>> {
-    let (_, programs) = SchedClassifier::query_tcx(interface, hook(direction))
-        .with_context(|| format!("asking which programs are on {interface}"))?;
-    let name = direction.program_name();
-    Ok(programs.iter().filter(|program| program.name_as_str() == Some(name)).map(ProgramInfo::id).collect())
 }
 
 /// Takes the meter of `link` off its interface and removes its pins. What was counted is gone with them.
@@ -119,9 +114,7 @@ pub(super) fn remove_pins(pins: &Pins) -> Result<()> {
 fn detach(path: &Path) -> Result<()> {
     match get_pinned(path) {
         Ok(link) => {
-            let mut attr = DetachAttr { link: link.as_raw_fd().cast_unsigned() };
-            // SAFETY: the attribute lives over the call and holds no address.
-            unsafe { bpf(BPF_LINK_DETACH, &mut attr) }.with_context(|| format!("detaching {}", path.display()))?;
+            detach_link(link.as_raw_fd()).with_context(|| format!("detaching {}", path.display()))?;
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(|| format!("opening the pinned link {}", path.display())),
@@ -129,7 +122,7 @@ fn detach(path: &Path) -> Result<()> {
     remove_if_there(path)
 }
 
-fn remove_if_there(path: &Path) -> Result<()> {
+pub(super) fn remove_if_there(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("removing the pin {}", path.display()))
@@ -138,11 +131,32 @@ fn remove_if_there(path: &Path) -> Result<()> {
     }
 }
 
-fn hook(direction: Direction) -> TcAttachType {
+pub(super) fn hook(direction: Direction) -> TcAttachType {
     match direction {
         Direction::Uplink => TcAttachType::Egress,
         Direction::Downlink => TcAttachType::Ingress,
     }
+}
+
+/// Takes a link off its interface. The kernel waits until no packet is in its program any more.
+pub(super) fn detach_link(link: RawFd) -> io::Result<()> {
+    let mut attr = DetachAttr { link: link.cast_unsigned() };
+    // SAFETY: the attribute lives over the call and holds no address.
+    unsafe { bpf(BPF_LINK_DETACH, &mut attr) }.map(drop)
+}
+
+/// A link by its number.
+pub(super) fn get_link(id: u32) -> io::Result<OwnedFd> {
+    let mut attr = GetByIdAttr { id, ..GetByIdAttr::default() };
+    // SAFETY: the attribute lives over the call and holds no address.
+    let fd = unsafe { bpf(BPF_LINK_GET_FD_BY_ID, &mut attr) }?;
+    own(fd)
+}
+
+fn own(fd: libc::c_long) -> io::Result<OwnedFd> {
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just made it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Asks the kernel about a pinned link. (aya tells the program of a link but not its interface.)
@@ -155,6 +169,7 @@ pub(super) fn link_state(path: &Path) -> Result<LinkState> {
 
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_LINK_GET_FD_BY_ID: libc::c_long = 30;
 const BPF_LINK_DETACH: libc::c_long = 34;
 const BPF_LINK_TYPE_TCX: u32 = 11;
 
@@ -164,6 +179,15 @@ const BPF_LINK_TYPE_TCX: u32 = 11;
 struct GetAttr {
     path: u64,
     fd: u32,
+    flags: u32,
+}
+
+/// `union bpf_attr` of `BPF_LINK_GET_FD_BY_ID`.
+#[repr(C)]
+#[derive(Default)]
+struct GetByIdAttr {
+    id: u32,
+    next_id: u32,
     flags: u32,
 }
 
@@ -184,26 +208,23 @@ struct DetachAttr {
 /// `struct bpf_link_info` of a TCX link; longer in the kernel, which fills in as much as is asked for.
 #[repr(C)]
 #[derive(Default)]
-struct LinkInfo {
+pub(super) struct LinkInfo {
     kind: u32,
     id: u32,
     program_id: u32,
     padding: u32,
-    ifindex: u32,
+    pub(super) ifindex: u32,
     attach_type: u32,
 }
 
-fn get_pinned(path: &Path) -> io::Result<OwnedFd> {
+pub(super) fn get_pinned(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut attr = GetAttr { path: path.as_ptr() as u64, ..GetAttr::default() };
     // SAFETY: the attribute and the path live over the call.
-    let fd = unsafe { bpf(BPF_OBJ_GET, &mut attr) }?;
-    let fd = i32::try_from(fd).map_err(io::Error::other)?;
-    // SAFETY: the kernel has just made it for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    own(unsafe { bpf(BPF_OBJ_GET, &mut attr) }?)
 }
 
-fn link_info(link: &OwnedFd) -> io::Result<LinkInfo> {
+pub(super) fn link_info(link: &OwnedFd) -> io::Result<LinkInfo> {
     let mut info = LinkInfo::default();
     let mut attr = InfoAttr {
         fd: link.as_raw_fd().cast_unsigned(),

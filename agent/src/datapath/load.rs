@@ -5,7 +5,7 @@
 
 use std::{
     fs, io,
-    os::fd::AsFd as _,
+    os::{fd::AsFd as _, unix::process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -17,12 +17,22 @@ use aya::{
     maps::MapInfo,
     programs::{ProgramInfo, SchedClassifier},
 };
-use nix::sys::statfs::{FsType, fstatfs};
+use nix::{
+    fcntl::{Flock, FlockArg},
+    sys::{
+        prctl::set_pdeathsig,
+        signal::Signal,
+        statfs::{FsType, fstatfs},
+    },
+    unistd::{Pid, getppid},
+};
 
 use super::{
-    attach::{assert_alone, attach, remove_pins, replace},
+    attach::{assert_alone, attach, link_state, remove_pins, replace},
     maps::{ALLOW, COUNTERS, DIRECTIONS, Direction, GATE, PINNED_MAPS, Pins, WORD},
+    retire::{move_pins, pins_of, refuse_newer_layout, retire_meter, retire_pins},
     sits_on,
+    survey::meters_on,
 };
 use crate::drill::{self, Point};
 
@@ -41,6 +51,8 @@ pub struct LoadSpec {
     pub link: String,
     /// Directory on a BPF file system.
     pub pin_root: PathBuf,
+    /// Epochs of meters that may be replaced although they are not pinned under `pin_root`: the agent knows them for its own.
+    pub retire: Vec<u32>,
 }
 
 /// How the meter of a link came to be there.
@@ -86,53 +98,126 @@ impl Loaded {
     }
 }
 
-/// Runs `<executable> datapath-load --link … --pin-root …` and waits for it; its error text becomes the error.
+/// Runs `<executable> datapath-load --link … --pin-root …` and waits for it; its error text becomes the error, and what else it says is logged.
 ///
 /// Blocks for as long as the kernel checks the programs (well under a second). The child stays in the network
-/// namespace of the calling thread. `/proc/self/exe` is the agent itself, even after its file was replaced.
+/// namespace of the calling thread, and dies with it. `/proc/self/exe` is the agent itself, even after its file was replaced.
 pub fn spawn_loader(executable: &Path, spec: &LoadSpec) -> Result<Loaded> {
-    let output = Command::new(executable)
-        .arg("datapath-load")
-        .arg("--link")
-        .arg(&spec.link)
-        .arg("--pin-root")
-        .arg(&spec.pin_root)
+    let mut command = Command::new(executable);
+    command.arg("datapath-load").arg("--link").arg(&spec.link).arg("--pin-root").arg(&spec.pin_root);
+    for epoch in &spec.retire {
+        command.arg("--retire").arg(epoch.to_string());
+    }
+    let agent = Pid::this();
+    let die_with_the_agent = move || {
+        set_pdeathsig(Signal::SIGKILL)?;
+        // The agent may have died before the kernel was told.
+        if getppid() == agent { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
+    };
+    // SAFETY: two system calls between fork and exec, no allocation and no lock.
+    unsafe { command.pre_exec(die_with_the_agent) };
+    let output = command
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("starting the loader {}", executable.display()))?;
-    if output.status.success() {
-        let line = String::from_utf8_lossy(&output.stdout);
-        return Loaded::from_line(&line).with_context(|| format!("the loader for {} said {line:?}", spec.link));
-    }
     let text = String::from_utf8_lossy(&output.stderr);
-    match text.trim() {
-        "" => bail!("the loader for {} ended with {} and said nothing", spec.link, output.status),
-        text => bail!("{text}"),
+    match (output.status.success(), text.trim()) {
+        (true, text) => {
+            if !text.is_empty() {
+                tracing::error!(link = spec.link, "{text}");
+            }
+            let line = String::from_utf8_lossy(&output.stdout);
+            Loaded::from_line(&line).with_context(|| format!("the loader for {} said {line:?}", spec.link))
+        }
+        (false, "") => bail!("the loader for {} ended with {} and said nothing", spec.link, output.status),
+        (false, text) => bail!("{text}"),
     }
 }
 
 /// Adopts the pinned meter of the link if it is alive on this interface, else makes a new one. Afterwards exactly one
 /// meter sits at each hook of the interface, or the answer is an error and nothing new is left behind.
+///
+/// A new meter is attached before the old one is taken off, ahead of it and shut: there is no moment at which a packet passes
+/// uncounted, or is counted twice. What the old one has counted stays, see [`super::retired`].
 pub fn load_and_pin(spec: &LoadSpec) -> Result<Loaded> {
     let ifindex = require_interface(&spec.link)?;
     require_privileges()?;
-    require_bpf_file_system(&spec.pin_root)?;
-    let pins = Pins::new(&spec.pin_root, &spec.link);
+    make_pin_root(&spec.pin_root)?;
+    let _turn = take_turn(&spec.pin_root)?;
+    refuse_newer_layout(&spec.pin_root, &spec.link)?;
+    let (pins, staged) = (Pins::new(&spec.pin_root, &spec.link), Pins::staged(&spec.pin_root, &spec.link));
+    if !is_alive(&pins, &spec.link, ifindex) && is_alive(&staged, &spec.link, ifindex) {
+        // A loader has died before it could take the old meter off.
+        supersede(spec, &pins, &staged)?;
+        // What the interface had counted before that loader came is not known any more; it did not pass unseen by this one.
+        return Ok(Loaded { origin: Origin::New, ifindex, octets_before: 0 });
+    }
+    remove_pins(&staged)?;
     if is_alive(&pins, &spec.link, ifindex) {
         adopt(&pins).with_context(|| format!("adopting the meter of {} from {pins}", spec.link))?;
         assert_both_alone(&spec.link, &pins)?;
         return Ok(Loaded { origin: Origin::Adopted, ifindex, octets_before: 0 });
     }
-    remove_pins(&pins)?;
-    let made = make(&pins, &spec.link).and_then(|octets| assert_both_alone(&spec.link, &pins).map(|()| octets));
-    match made {
-        Ok(octets_before) => Ok(Loaded { origin: Origin::New, ifindex, octets_before }),
-        Err(error) => {
-            // What was attached goes with its pin; the first error is the one to tell.
-            let _ = remove_pins(&pins);
-            Err(error.context(format!("metering {}", spec.link)))
+    refuse_strangers(spec)?;
+    let octets_before = make(&staged, &spec.link).map_err(|error| {
+        // What was attached goes with its pin; the first error is the one to tell.
+        let _ = remove_pins(&staged);
+        error.context(format!("metering {}", spec.link))
+    })?;
+    supersede(spec, &pins, &staged).with_context(|| format!("metering {}", spec.link))?;
+    Ok(Loaded { origin: Origin::New, ifindex, octets_before })
+}
+
+/// One loader after the other: one whose agent has died may not be gone yet.
+fn take_turn(pin_root: &Path) -> Result<Flock<fs::File>> {
+    let directory = pin_root.join("new");
+    fs::create_dir_all(&directory).with_context(|| format!("making the directory {}", directory.display()))?;
+    let file = fs::File::open(&directory).with_context(|| format!("opening {}", directory.display()))?;
+    Flock::lock(file, FlockArg::LockExclusive)
+        .map_err(|(_, errno)| errno)
+        .with_context(|| format!("waiting for another loader at {}", directory.display()))
+}
+
+/// Fails, before anything is touched, when a meter sits on the interface that is neither pinned here nor known to the agent.
+fn refuse_strangers(spec: &LoadSpec) -> Result<()> {
+    let ours: Vec<u32> = pins_of(&spec.pin_root, &spec.link)
+        .iter()
+        .flat_map(|(_, pins)| DIRECTIONS.map(|direction| link_state(&pins.link(direction))))
+        .filter_map(|state| state.ok().map(|state| state.program_id))
+        .collect();
+    for meter in meters_on(&spec.link)? {
+        let is_ours = |(_, program): &(Direction, u32)| ours.contains(program);
+        let stranger = meter.programs.iter().find(|program| !is_ours(program));
+        if let Some((direction, program)) = stranger.filter(|_| !spec.retire.contains(&meter.epoch_id)) {
+            bail!(
+                "{} carries another meter at its {direction} hook (program {program}, epoch {}), which is neither pinned under \
+                 {} nor known to the ledger; a second one would count every packet again. Let the agent that made it settle, \
+                 or take it off (bpftool link detach), and start again",
+                spec.link,
+                meter.epoch_id,
+                spec.pin_root.display()
+            );
         }
     }
+    Ok(())
+}
+
+/// Retires every meter on the interface but the staged one, which then takes the place of the pins.
+fn supersede(spec: &LoadSpec, pins: &Pins, staged: &Pins) -> Result<()> {
+    drill::pass(Point::Staged);
+    for (version, old) in pins_of(&spec.pin_root, &spec.link) {
+        retire_pins(&spec.pin_root, version, &old)?;
+    }
+    let new: Vec<u32> =
+        DIRECTIONS.iter().filter_map(|way| link_state(&staged.link(*way)).ok().map(|state| state.program_id)).collect();
+    for meter in meters_on(&spec.link)? {
+        if !meter.programs.iter().any(|(_, program)| new.contains(program)) {
+            retire_meter(&spec.pin_root, &meter)?;
+        }
+    }
+    drill::pass(Point::Superseded);
+    move_pins(staged, pins)?;
+    assert_both_alone(&spec.link, pins)
 }
 
 /// Tells whether all pins are there, of the layout known here, and the links still sit on this very interface.
@@ -269,7 +354,7 @@ fn missing_capabilities(effective: u64) -> Vec<&'static str> {
 }
 
 /// Makes the directory of the pins, on a BPF file system only: elsewhere a pin cannot be made.
-fn require_bpf_file_system(pin_root: &Path) -> Result<()> {
+pub fn make_pin_root(pin_root: &Path) -> Result<()> {
     let existing = pin_root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let directory = fs::File::open(existing).with_context(|| format!("opening {}", existing.display()))?;
     let kind = fstatfs(directory.as_fd()).with_context(|| format!("asking about {}", existing.display()))?;
@@ -322,7 +407,7 @@ mod tests {
 
     #[test]
     fn the_text_of_a_loader_that_fails_is_the_error() {
-        let spec = LoadSpec { link: "wwan0".to_owned(), pin_root: PathBuf::from("/sys/fs/bpf/weir") };
+        let spec = LoadSpec { link: "wwan0".to_owned(), pin_root: PathBuf::from("/sys/fs/bpf/weir"), retire: vec![] };
         // A shell takes the first argument for a script and does not find it.
         let error = spawn_loader(Path::new("/bin/sh"), &spec).unwrap_err().to_string();
         assert!(error.contains("datapath-load"), "{error}");
@@ -339,7 +424,7 @@ mod tests {
     #[test]
     fn another_file_system_is_answered_with_what_to_type() {
         let directory = tempfile::tempdir().unwrap();
-        let error = require_bpf_file_system(directory.path()).unwrap_err().to_string();
+        let error = make_pin_root(directory.path()).unwrap_err().to_string();
         assert!(error.ends_with(&format!("type: mount -t bpf bpf {}", directory.path().display())), "{error}");
     }
 }

@@ -8,12 +8,12 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use agent_common::{Counters, DirectionCounters, Gate, Hint, LAYOUT_VERSION, Tally};
+use agent_common::{Counters, DirectionCounters, Gate, Hint, Tally};
 use anyhow::{Context as _, Result, bail, ensure};
-use aya::maps::{Array, Map, MapData, RingBuf};
+use aya::maps::{Array, Map, MapData, PerCpuArray, RingBuf};
 use aya_log::EbpfLogger;
 
-use super::attach::link_state;
+use super::{attach::link_state, retire::layout};
 
 pub(super) const COUNTERS: &str = "counters";
 pub(super) const WORD: &str = "word";
@@ -67,19 +67,32 @@ pub struct Pins {
 }
 
 impl Pins {
-    /// The pins of `link` under `pin_root`.
+    /// The pins of `link` under `pin_root`, in the layout of this agent.
     #[must_use]
     pub fn new(pin_root: &Path, link: &str) -> Self {
-        // A BPF file system refuses names with a dot; an interface (`eth0.5`) cannot have a colon in its name.
-        Self { directory: pin_root.join(format!("v{LAYOUT_VERSION}")).join(link.replace('.', ":")) }
+        Self::of_layout(pin_root, layout(), link)
     }
 
-    /// The links that have pins under `pin_root`, whether or not these still do anything.
+    /// The same in another layout.
+    #[must_use]
+    pub fn of_layout(pin_root: &Path, version: u32, link: &str) -> Self {
+        Self::within(&pin_root.join(format!("v{version}")), link)
+    }
+
+    /// Where a new meter is pinned until it has taken the place of the one before it.
+    pub(super) fn staged(pin_root: &Path, link: &str) -> Self {
+        Self::within(&pin_root.join("new"), link)
+    }
+
+    fn within(directory: &Path, link: &str) -> Self {
+        // A BPF file system refuses names with a dot; an interface (`eth0.5`) cannot have a colon in its name.
+        Self { directory: directory.join(link.replace('.', ":")) }
+    }
+
+    /// The links that have pins under `pin_root`, in the layout of this agent, whether or not these still do anything.
     #[must_use]
     pub fn names(pin_root: &Path) -> Vec<String> {
-        let directory = std::fs::read_dir(pin_root.join(format!("v{LAYOUT_VERSION}")));
-        let names = directory.into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
-        names.map(|name| name.replace(':', ".")).collect()
+        names_in(&pin_root.join(format!("v{}", layout())))
     }
 
     /// The directory that holds them all.
@@ -101,6 +114,12 @@ impl Pins {
     }
 }
 
+/// The links that have a directory of pins in this one.
+pub(super) fn names_in(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Some(entry.file_name().to_str()?.replace(':', "."))).collect()
+}
+
 impl fmt::Display for Pins {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.directory.display().fmt(f)
@@ -110,6 +129,13 @@ impl fmt::Display for Pins {
 pub(super) fn open_map(pins: &Pins, name: &str) -> Result<MapData> {
     let path = pins.map(name);
     MapData::from_pin(&path).with_context(|| format!("opening the pinned map {}", path.display()))
+}
+
+/// Reads a map of counters and adds up what the CPUs have counted; an error when it is not of this layout.
+pub(super) fn read_counters(map: MapData) -> Result<Counters> {
+    let counters: PerCpuArray<MapData, Counters> =
+        PerCpuArray::try_from(Map::PerCpuArray(map)).context("map of counters")?;
+    Ok(sum(counters.get(&0, 0).context("reading counters")?.iter()))
 }
 
 /// Adds up what the CPUs have counted.

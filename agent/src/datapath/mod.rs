@@ -5,10 +5,13 @@
 
 pub mod allow;
 pub mod attach;
+pub mod claim;
 pub mod load;
 pub mod maps;
+pub mod retire;
+pub mod survey;
 
-use std::path::Path;
+use std::{os::fd::OwnedFd, path::Path};
 
 use agent_common::{AllowKey, Counters, Gate, Word};
 use anyhow::{Context as _, Result};
@@ -17,12 +20,16 @@ use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 pub use self::{
     allow::AllowList,
     attach::detach_and_unpin,
-    load::{LoadSpec, Loaded, Origin, load_and_pin, spawn_loader},
+    claim::{LinkClaim, PinRootClaim},
+    load::{LoadSpec, Loaded, Origin, load_and_pin, make_pin_root, spawn_loader},
     maps::{Hints, KernelLog, Pins},
+    retire::{Retired, has_older_layout, pinned_links, refuse_newer_layout, retire_without_link, retired},
+    survey::{Meter, meters_on},
 };
 use self::{
-    attach::{link_state, meters_at},
+    attach::{get_pinned, link_info, link_state},
     maps::{DIRECTIONS, GateMap, open_map},
+    survey::programs_at,
 };
 
 /// Tells whether both programs of these pins sit on that interface. Its index alone does not say so: in another namespace another
@@ -32,7 +39,8 @@ pub fn sits_on(pins: &Pins, interface: &str, ifindex: u32) -> bool {
     DIRECTIONS.iter().all(|direction| {
         link_state(&pins.link(*direction)).is_ok_and(|state| {
             state.ifindex == ifindex
-                && meters_at(interface, *direction).is_ok_and(|meters| meters.contains(&state.program_id))
+                && programs_at(interface, *direction)
+                    .is_ok_and(|programs| programs.iter().any(|program| program.id() == state.program_id))
         })
     })
 }
@@ -45,12 +53,18 @@ pub struct Datapath {
     word: Array<MapData, Word>,
     gate: GateMap,
     allow: HashMap<MapData, AllowKey, u8>,
+    /// Held, so that they stay attached for as long as the agent lives, whatever becomes of the file system with the pins.
+    links: Vec<OwnedFd>,
 }
 
 impl Datapath {
     /// Opens what a loader has pinned for `link` under `pin_root`.
     pub fn open(pin_root: &Path, link: &str) -> Result<Self> {
-        let pins = Pins::new(pin_root, link);
+        Self::open_pins(Pins::new(pin_root, link))
+    }
+
+    /// The same by the pins.
+    pub fn open_pins(pins: Pins) -> Result<Self> {
         let counters = open_map(&pins, maps::COUNTERS)?;
         let epoch_id = counters.info().context("asking the kernel about the map of counters")?.id();
         Ok(Self {
@@ -60,6 +74,8 @@ impl Datapath {
             gate: GateMap::open(&pins)?,
             allow: HashMap::try_from(aya::maps::Map::HashMap(open_map(&pins, maps::ALLOW)?))
                 .context("map of the allow-list")?,
+            // Where there is none yet, a loader is at work, or has died.
+            links: DIRECTIONS.iter().filter_map(|direction| get_pinned(&pins.link(*direction)).ok()).collect(),
             pins,
         })
     }
@@ -117,8 +133,14 @@ impl Datapath {
     /// Tells whether both programs sit on the interface with this index now.
     #[must_use]
     pub fn is_attached(&self, ifindex: u32) -> bool {
-        DIRECTIONS
-            .iter()
-            .all(|direction| link_state(&self.pins.link(*direction)).is_ok_and(|state| state.ifindex == ifindex))
+        self.links.len() == DIRECTIONS.len()
+            && self.links.iter().all(|link| link_info(link).is_ok_and(|info| info.ifindex == ifindex))
+    }
+
+    /// Tells whether the pins are still where they were made: without them nothing would be left of the meter after the agent.
+    #[must_use]
+    pub fn is_pinned(&self) -> bool {
+        let same = |counters: MapData| counters.info().is_ok_and(|info| info.id() == self.epoch_id);
+        open_map(&self.pins, maps::COUNTERS).is_ok_and(same)
     }
 }

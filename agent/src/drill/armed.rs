@@ -16,8 +16,9 @@ const DIE_AT: &str = "WEIR_DRILL_DIE_AT";
 const HALT_AT: &str = "WEIR_DRILL_HALT_AT";
 const CLOCK: &str = "WEIR_DRILL_CLOCK";
 const BOOT_ID: &str = "WEIR_DRILL_BOOT_ID";
+const LAYOUT: &str = "WEIR_DRILL_LAYOUT";
 
-const POINTS: [(&str, Point); 13] = [
+const POINTS: [(&str, Point); 15] = [
     ("restored", Point::Restored),
     ("before-commit", Point::BeforeCommit),
     ("after-commit", Point::AfterCommit),
@@ -31,6 +32,8 @@ const POINTS: [(&str, Point); 13] = [
     ("maps-pinned", Point::MapsPinned),
     ("uplink-attached", Point::UplinkAttached),
     ("uplink-replaced", Point::UplinkReplaced),
+    ("staged", Point::Staged),
+    ("superseded", Point::Superseded),
 ];
 
 static ORDERS: OnceLock<Vec<Order>> = OnceLock::new();
@@ -66,6 +69,13 @@ pub fn pass(point: Point) {
             let _ = raise(order.signal);
         }
     }
+}
+
+/// The layout that the drill wants this agent to be of; its own without a drill, or when the drill names no number.
+#[must_use]
+pub fn layout(version: u32) -> u32 {
+    let text = std::env::var(LAYOUT).ok();
+    text.and_then(|text| text.parse().ok()).unwrap_or(version)
 }
 
 /// The label as the drill wants the wall clock to be read; as it is without a drill.

@@ -30,7 +30,7 @@ pub use self::types::{
 };
 use crate::clock::Moment;
 use crate::quota::{MessageKey, Record, StoredSession};
-use crate::units::{BootId, ChargingId, LocalSequenceNumber, Octets, SubscriberIdentifier};
+use crate::units::{BootId, ChargingId, Epoch, LocalSequenceNumber, Octets, SubscriberIdentifier};
 
 /// The open ledger. There is one per file: a lock beside it keeps a second agent away.
 #[derive(Debug)]
@@ -142,6 +142,12 @@ impl Ledger {
     /// True when a session of that name was ever opened.
     pub fn knows(&self, session: ChargingId) -> Result<bool> {
         Ok(self.db.prepare_cached("SELECT 1 FROM session WHERE charging_id = ?1")?.exists([session])?)
+    }
+
+    /// True when any session was ever opened in that epoch: its meter is ours.
+    pub fn knows_epoch(&self, epoch: &Epoch) -> Result<bool> {
+        let sql = "SELECT 1 FROM session WHERE boot = ?1 AND generation = ?2";
+        Ok(self.db.prepare_cached(sql)?.exists(params![epoch.boot, epoch.generation])?)
     }
 
     /// The books of each open session.

@@ -1,0 +1,128 @@
+//! Claims that keep a second agent away: one on the directory of the pins, one on each link. The kernel lets go of them with the process.
+
+use std::{
+    fs::{self, File},
+    os::{fd::OwnedFd, unix::fs::MetadataExt as _},
+    path::Path,
+};
+
+use anyhow::{Context as _, Result, bail};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+    libc::{major, minor},
+    sys::socket::{
+        AddressFamily, Backlog, SockFlag, SockType, UnixAddr, UnixCredentials, bind, connect, getsockopt, listen,
+        socket, sockopt::PeerCredentials,
+    },
+    unistd::geteuid,
+};
+
+/// The directory of the pins, as this agent's alone.
+#[derive(Debug)]
+pub struct PinRootClaim(#[expect(dead_code, reason = "held for its lock")] Flock<File>);
+
+impl PinRootClaim {
+    /// Claims a directory that exists; an error names the process that has it.
+    pub fn take(pin_root: &Path) -> Result<Self> {
+        let directory = File::open(pin_root).with_context(|| format!("opening {}", pin_root.display()))?;
+        match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+            Ok(held) => Ok(Self(held)),
+            Err((directory, Errno::EWOULDBLOCK)) => bail!(
+                "another agent ({}) has its pins under {}: stop that agent, or choose another datapath.pin_root",
+                holder(&directory).map_or_else(|| "unknown".to_owned(), |pid| format!("process {pid}")),
+                pin_root.display()
+            ),
+            Err((_, errno)) => Err(errno).with_context(|| format!("locking {}", pin_root.display())),
+        }
+    }
+}
+
+/// Whoever holds the lock on an open file, by the kernel's list of locks.
+fn holder(file: &File) -> Option<u32> {
+    let meta = file.metadata().ok()?;
+    let wanted = format!("{:02x}:{:02x}:{}", major(meta.dev()), minor(meta.dev()), meta.ino());
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, _, pid, place, ..] = words[..] else { return None };
+        (place == wanted).then(|| pid.parse().ok()).flatten()
+    })
+}
+
+/// A link, as this agent's alone: an abstract socket that bears the link's index. Such names belong to a network namespace, as links do,
+/// and nothing of them is left when the process is gone.
+#[derive(Debug)]
+pub struct LinkClaim(#[expect(dead_code, reason = "held for its name")] Option<OwnedFd>);
+
+impl LinkClaim {
+    /// Claims a link of the namespace of this process; an error names the process that has it.
+    pub fn take(link: &str, ifindex: u32) -> Result<Self> {
+        let taken = || format!("claiming the link {link}");
+        let address = UnixAddr::new_abstract(format!("weir/link/{ifindex}").as_bytes()).with_context(taken)?;
+        let ours = stream().with_context(taken)?;
+        match bind(std::os::fd::AsRawFd::as_raw_fd(&ours), &address) {
+            Ok(()) => {
+                // Whoever comes second connects, to learn who we are.
+                listen(&ours, Backlog::MAXALLOWABLE).with_context(taken)?;
+                Ok(Self(Some(ours)))
+            }
+            Err(Errno::EADDRINUSE) => {
+                let owner = owner(&address);
+                // Anybody may take a name; only root can meter. A link must not go unmetered because of a stranger.
+                if let Some(stranger) = owner.filter(|owner| owner.uid() != 0 && owner.uid() != geteuid().as_raw()) {
+                    tracing::warn!(
+                        link,
+                        "process {} of user {}, which is no agent, keeps this link from being claimed; it is metered all the same",
+                        stranger.pid(),
+                        stranger.uid()
+                    );
+                    return Ok(Self(None));
+                }
+                let owner = owner.map_or_else(|| "unknown".to_owned(), |owner| format!("process {}", owner.pid()));
+                bail!(
+                    "another agent ({owner}) meters the link {link}: stop that agent, or take the link out of one configuration"
+                )
+            }
+            Err(errno) => Err(errno).with_context(taken),
+        }
+    }
+}
+
+fn stream() -> nix::Result<OwnedFd> {
+    socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)
+}
+
+/// Who listens at an address.
+fn owner(address: &UnixAddr) -> Option<UnixCredentials> {
+    let asking = stream().ok()?;
+    connect(std::os::fd::AsRawFd::as_raw_fd(&asking), address).ok()?;
+    getsockopt(&asking, PeerCredentials).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_claimed_once_and_free_again_when_the_claim_is_dropped() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = PinRootClaim::take(directory.path()).unwrap();
+        let error = PinRootClaim::take(directory.path()).unwrap_err().to_string();
+        let us = format!("another agent (process {})", std::process::id());
+        assert!(error.starts_with(&us) && error.contains("datapath.pin_root"), "{error}");
+        drop(first);
+        PinRootClaim::take(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn a_link_is_claimed_once_and_free_again_when_the_claim_is_dropped() {
+        // No interface has such an index, and each run of the tests has its own.
+        let ifindex = 0x8000_0000 | std::process::id();
+        let first = LinkClaim::take("wan0", ifindex).unwrap();
+        let error = LinkClaim::take("wan0", ifindex).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("another agent (process {})", std::process::id())), "{error}");
+        drop(first);
+        LinkClaim::take("wan0", ifindex).unwrap();
+    }
+}
