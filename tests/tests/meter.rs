@@ -19,7 +19,7 @@ fn open(link_type: u64) -> Gate {
 fn meter_agrees_with_the_far_end(layout: &Layout, link_type: u64, segment: Option<u16>) -> Result<()> {
     let world = Topology::build(layout)?;
     let workdir = Workdir::with_bpffs("meter")?;
-    let spec = LoadSpec { link: "wan0".to_owned(), pin_root: workdir.bpf().join("weir") };
+    let spec = LoadSpec { link: "wan0".to_owned(), pin_root: workdir.bpf().join("weir"), retire: Vec::new() };
     world.gateway.run_in(|| load_and_pin(&spec))??;
     let mut datapath = Datapath::open(&spec.pin_root, "wan0")?;
     datapath.set_gate(&open(link_type))?;

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::station::Attachment;
 use super::{Agent, Message};
-use crate::datapath::{Datapath, LoadSpec, Loaded, Origin, detach_and_unpin, spawn_loader};
+use crate::datapath::{Datapath, LoadSpec, Loaded, Origin, retire_without_link, spawn_loader};
 use crate::drill::{self, Point};
 use crate::quota::{Event, Reading};
 
@@ -22,12 +22,19 @@ impl Agent {
         let station = &mut self.stations[index];
         let Some(link) = station.name.clone() else { return };
         station.attachment = Attachment::Pending(ifindex);
-        let spec = LoadSpec { link, pin_root: self.config.pin_root.clone() };
+        let spec = self.claim_link(&link, ifindex).and_then(|()| self.load_spec(index, link));
         let inbox = self.inbox.clone();
         tokio::task::spawn_blocking(move || {
-            let result = spawn_loader(Path::new("/proc/self/exe"), &spec);
+            let result = spec.and_then(|spec| spawn_loader(Path::new("/proc/self/exe"), &spec));
             let _ = inbox.send(Message::Attached { station: index, ifindex, result });
         });
+    }
+
+    /// What a loader is told: the meter that is in hand may be replaced, wherever its pins are.
+    fn load_spec(&self, index: usize, link: String) -> Result<LoadSpec> {
+        let mut retire = self.own_meters(&link, None)?;
+        retire.extend(self.stations[index].datapath.as_ref().map(Datapath::epoch_id));
+        Ok(LoadSpec { link, pin_root: self.config.pin_root.clone(), retire })
     }
 
     /// The loader is done: opens the pins, takes the last reading of what was there before, and tells the core.
@@ -64,6 +71,8 @@ impl Agent {
             Ok(datapath) => datapath,
             Err(error) => return Ok(Err(error)),
         };
+        let before = self.stations[index].datapath.as_ref().map(Datapath::epoch_id);
+        // The last of the old meter, if there is a new one: nothing counts there any more.
         match self.stations[index].read() {
             Ok(Some(reading)) => self.tell(index, Event::Reading(reading))?,
             Ok(None) => {}
@@ -87,6 +96,9 @@ impl Agent {
             Origin::Adopted => self.recall_unmetered(index),
         }
         self.meter(index)?;
+        if let Some(before) = before {
+            self.forget_epoch(before)?;
+        }
         Ok(Ok(()))
     }
 
@@ -147,7 +159,15 @@ impl Agent {
             // A link that is gone, or bears another name now, is the business of `reconcile`.
             let still_there = station.name.as_deref() == links.name_of(ifindex)
                 && station.name.as_deref().is_some_and(|name| nix::net::if_::if_nametoindex(name) == Ok(ifindex));
-            if in_place {
+            let is_pinned = station.datapath.as_ref().is_some_and(Datapath::is_pinned);
+            if in_place && !is_pinned && still_there && !self.stopping {
+                tracing::error!(
+                    link = station.label(),
+                    ifindex,
+                    "the pins of the meter are gone (is another file system mounted over them?); it is replaced by one that is pinned"
+                );
+                self.attach(index, ifindex);
+            } else if in_place {
                 station.failures = 0;
             } else if still_there && !self.stopping {
                 station.gaps = station.gaps.saturating_add(1);
@@ -193,7 +213,8 @@ impl Agent {
             return Ok(());
         }
         let label = station.label().to_owned();
-        if let Err(error) = detach_and_unpin(&self.config.pin_root, &label) {
+        let epoch_id = station.datapath.as_ref().map(Datapath::epoch_id);
+        if let Err(error) = retire_without_link(&self.config.pin_root, &label) {
             tracing::warn!(link = label, "its meter could not be taken off: {error:#}");
         }
         // The maps live as long as they are open, and nobody writes to them any more.
@@ -201,6 +222,7 @@ impl Agent {
             self.tell(index, Event::Reading(reading))?;
         }
         self.stations[index].put_down(on);
-        self.tell(index, Event::MeterLost)
+        self.tell(index, Event::MeterLost)?;
+        epoch_id.map_or(Ok(()), |epoch_id| self.forget_epoch(epoch_id))
     }
 }

@@ -8,6 +8,7 @@ mod rename;
 mod sims;
 mod station;
 mod status;
+mod takeover;
 mod unmetered;
 
 use std::collections::BTreeMap;
@@ -24,7 +25,7 @@ use url::Host;
 
 use crate::clock::{boot_id, boot_now, until};
 use crate::config::Config;
-use crate::datapath::{AllowList, Datapath, Loaded};
+use crate::datapath::{AllowList, Datapath, LinkClaim, Loaded, PinRootClaim};
 use crate::drill::{self, Point};
 use crate::ledger::Ledger;
 use crate::link::{self, Links};
@@ -86,6 +87,10 @@ pub struct Agent {
     /// The links as they were when the connections to the server were last looked at.
     known_links: Links,
     stations: Vec<Station>,
+    /// Keeps a second agent from these pins; none where no pin can be made.
+    pin_root_claim: Option<PinRootClaim>,
+    /// Keeps a second agent from these links, by index.
+    claims: BTreeMap<u32, LinkClaim>,
     plan: Plan,
     /// By SIM slot.
     bindings: BTreeMap<String, Binding>,
@@ -139,6 +144,8 @@ impl Agent {
             links: link::watch().await?,
             known_links: Links::default(),
             stations: Vec::new(),
+            pin_root_claim: None,
+            claims: BTreeMap::new(),
             plan: Plan::default(),
             bindings: BTreeMap::new(),
             sims: BTreeMap::new(),
@@ -153,6 +160,7 @@ impl Agent {
             mail,
             config,
         };
+        agent.claim_all()?;
         agent.recall_sims()?;
         let stored = agent.ledger.restore()?;
         if !stored.is_empty() {

@@ -21,6 +21,8 @@ impl Agent {
         let now = boot_now()?;
         let links = self.links.borrow().clone();
         adopt_renamed_pins(&self.config.pin_root, &links)?;
+        self.take_over(&links)?;
+        self.settle_retired(&mut stored)?;
         for config in self.config.links.clone() {
             for name in names(&config, &links, &self.config.pin_root) {
                 self.add_station(name, Some(&config), &mut stored, now)?;
@@ -219,7 +221,7 @@ impl Agent {
 }
 
 /// The names that a configured link stands for: its own, or those that exist or are pinned and match its pattern.
-fn names(config: &LinkConfig, links: &Links, pin_root: &Path) -> Vec<String> {
+pub(super) fn names(config: &LinkConfig, links: &Links, pin_root: &Path) -> Vec<String> {
     if !config.is_pattern() {
         return vec![config.name.clone()];
     }
@@ -227,12 +229,12 @@ fn names(config: &LinkConfig, links: &Links, pin_root: &Path) -> Vec<String> {
     matching(config, links).into_iter().chain(pinned).collect()
 }
 
-fn matching(config: &LinkConfig, links: &Links) -> Vec<String> {
+pub(super) fn matching(config: &LinkConfig, links: &Links) -> Vec<String> {
     links.by_index.values().map(|link| link.name.clone()).filter(|name| config.matches(name)).collect()
 }
 
 /// A seed from the kernel's randomness: devices that lost their server together must not come back together.
-fn seed() -> u64 {
+pub(super) fn seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     // `RandomState` is keyed from the operating system's randomness.
     let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use super::Agent;
 use super::station::Attachment;
-use crate::datapath::{Pins, detach_and_unpin, sits_on};
+use crate::datapath::{Pins, retire_without_link, sits_on};
 use crate::link::Links;
 use crate::quota::Event;
 use crate::reporter::Route;
@@ -66,7 +66,7 @@ impl Agent {
     fn make_way(&mut self, name: &str) -> Result<()> {
         let Some(index) = self.stations.iter().position(|station| station.name.as_deref() == Some(name)) else {
             // Pins that nobody knows of would be in the way as well.
-            return detach_and_unpin(&self.config.pin_root, name);
+            return retire_without_link(&self.config.pin_root, name);
         };
         self.tell(index, Event::Gone)?;
         self.take_off(index)?;

@@ -174,7 +174,7 @@ fn epoch(datapath: &Datapath, boot: &BootId) -> Epoch {
     Epoch { boot: boot.clone(), generation: Generation::new(datapath.epoch_id()) }
 }
 
-fn reading(counters: &Counters) -> Reading {
+pub(super) fn reading(counters: &Counters) -> Reading {
     let (up, down) = (&counters.uplink, &counters.downlink);
     Reading {
         passed: UsedUnit::new(up.passed.octets, down.passed.octets),
