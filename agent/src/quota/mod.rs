@@ -36,8 +36,12 @@ const READ_IDLE: Duration = Duration::from_secs(5);
 const READ_LEAST: Duration = Duration::from_millis(20);
 /// The reserve for control traffic is renewed this often.
 const RESERVE_PERIOD: Duration = Duration::from_hours(1);
-/// After a refusal for good, a new session is tried after this long.
+/// After a refusal for good, a new session is tried after this long; after one more, twice as long …
 const REOPEN: Duration = Duration::from_mins(1);
+/// … and so on, up to this.
+const REOPEN_LAST: Duration = Duration::from_mins(15);
+/// The same after a create that was left in doubt: the server may be back already.
+const REOPEN_DOUBTED: Duration = Duration::from_secs(4);
 
 /// The credit-control client of one link.
 #[derive(Clone, Debug)]
@@ -62,6 +66,8 @@ pub struct Quota {
     /// Whose sessions were ended by order of the server.
     aborted: BTreeSet<SubscriberIdentifier>,
     reopen_at: Option<BootInstant>,
+    /// Sessions in a row that came to nothing.
+    in_vain: u32,
     settling: bool,
 }
 
@@ -84,6 +90,7 @@ impl Quota {
             resting: None,
             aborted: BTreeSet::new(),
             reopen_at: None,
+            in_vain: 0,
             settling: false,
         }
     }
@@ -237,6 +244,7 @@ impl Quota {
         if self.usable.as_ref().is_none_or(|before| before.subscriber != usable.subscriber) {
             self.resting = None;
             self.reopen_at = None;
+            self.in_vain = 0;
         }
         self.attach(usable.epoch.clone(), usable.reading, usable.terms.control_reserve, now);
         let mut out = Vec::new();
@@ -267,6 +275,7 @@ impl Quota {
     fn reauthorise(&mut self, subscriber: SubscriberIdentifier, now: BootInstant) {
         if self.usable.as_ref().is_some_and(|usable| usable.subscriber == subscriber) {
             self.reopen_at = None;
+            self.in_vain = 0;
         }
         let sessions = self.sessions.iter_mut().filter(|session| session.opening.subscriber == subscriber);
         sessions.for_each(|session| session.reauthorise(now));
@@ -309,6 +318,9 @@ impl Quota {
     fn take_answer(&mut self, key: MessageKey, attempt: u32, outcome: Outcome, now: BootInstant) {
         let Some(index) = self.sessions.iter().position(|session| session.id() == key.session) else { return };
         let mut out = Vec::new();
+        if matches!(outcome, Outcome::Answered(_)) {
+            self.in_vain = 0;
+        }
         let fate = self.sessions[index].answered(key, attempt, outcome, now, &mut self.jitter, &mut out);
         self.queue.extend(out);
         self.meet_fate(index, fate, now);
@@ -337,8 +349,16 @@ impl Quota {
                 let same = |session: &&mut Session| session.opening.subscriber == ended.opening.subscriber;
                 self.sessions.iter_mut().filter(same).for_each(Session::ask_if_exhausted);
             }
-            Fate::Refused => self.reopen_at = Some(now.plus(self.jitter.between(REOPEN / 2, REOPEN))),
+            Fate::Refused => self.reopen_later(REOPEN, now),
+            Fate::Doubted => self.reopen_later(REOPEN_DOUBTED, now),
         }
+    }
+
+    /// Waits with the next session, longer each time.
+    fn reopen_later(&mut self, first: Duration, now: BootInstant) {
+        let bound = (first * 2_u32.pow(self.in_vain.min(8))).min(REOPEN_LAST);
+        self.in_vain = self.in_vain.saturating_add(1);
+        self.reopen_at = Some(now.plus(self.jitter.between(bound / 2, bound)));
     }
 
     /// A session that was returned because the link idled: the next one of that SIM and meter waits for traffic.

@@ -34,6 +34,14 @@ const VALIDITY_MARGIN: Duration = Duration::from_secs(10);
 const THRESHOLD_TIME: Duration = Duration::from_secs(10);
 /// After an answer that brought no room, the session asks again after this long.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// After answers that bring next to nothing, one after the other, it waits twice as long each time, up to this.
+const ASK_AGAIN_LAST: Duration = Duration::from_mins(1);
+/// A grant below this is next to nothing, where more was asked for.
+const LITTLE: Octets = Octets::new(64 << 10);
+/// A validity time below this is next to nothing.
+const BRIEF: Duration = Duration::from_secs(4);
+/// A link that idles keeps its units at least this long: else every packet would open and return a session.
+const HOLDING_LEAST: Duration = Duration::from_secs(10);
 /// The smallest threshold: one packet.
 const PACKET: Octets = Octets::new(1500);
 /// More than the kernel hands over in one piece: a super-packet of 64 KiB, and the headers of all its segments. What is refused below this
@@ -75,6 +83,8 @@ pub(super) struct Session {
     reauthorise: bool,
     /// Set when a packet was refused although the grant was not used up: it did not fit.
     refused_lately: bool,
+    /// Answers in a row that brought next to nothing.
+    scanty: u32,
     ask_not_before: BootInstant,
     renew_not_before: BootInstant,
     interval_since: BootInstant,
@@ -115,6 +125,8 @@ pub(super) enum Fate {
     Ended,
     /// The server refused a message for good. What is not in it still has to reach the server.
     Refused,
+    /// A create was left in doubt: the session is given up.
+    Doubted,
 }
 
 impl Session {
@@ -202,6 +214,7 @@ impl Session {
             exhausted: None,
             reauthorise: false,
             refused_lately: false,
+            scanty: 0,
             ask_not_before: now,
             renew_not_before: now,
             interval_since: now,
@@ -414,7 +427,7 @@ impl Session {
             failure_handling: answer.failure_handling,
         }));
         if let Some(grant) = grant {
-            self.apply(grant, now);
+            self.apply(grant, message.requested, now);
         }
         let over = match message.operation {
             Operation::Release => true,
@@ -436,13 +449,13 @@ impl Session {
             octets: granted.octets,
             threshold: granted.volume_quota_threshold.map_or(own, |theirs| theirs.min(half)),
             valid_until: granted.validity_time.map(|validity| now.plus(validity)),
-            holding: granted.quota_holding_time,
+            holding: granted.quota_holding_time.map(|holding| holding.max(HOLDING_LEAST)),
             final_unit: granted.final_unit,
             result: granted.result,
         }
     }
 
-    fn apply(&mut self, grant: Grant, now: BootInstant) {
+    fn apply(&mut self, grant: Grant, requested: Option<Octets>, now: BootInstant) {
         self.grace = None;
         if grant.octets.is_zero() || grant.result != ResultCode::Success {
             match &mut self.exhausted {
@@ -455,15 +468,32 @@ impl Session {
         // once, round after round.
         let too_small = self.refused_lately && grant.octets < LARGEST_PACKET;
         let leaves_room = grant.ceiling.saturating_sub(self.used().total()) > grant.threshold && !too_small;
-        self.ask_not_before = if leaves_room { now } else { now.plus(ASK_AGAIN) };
+        let brief = grant.valid_until.is_some_and(|until| until.since(now) < BRIEF);
+        let little = requested.is_some_and(|requested| grant.octets < requested.min(LITTLE));
+        let pause = self.pause_after(little || brief);
+        self.ask_not_before = if leaves_room { now.plus(pause) } else { now.plus(pause.max(ASK_AGAIN)) };
         if self.grant.as_ref().is_none_or(|before| grant.ceiling > before.ceiling) {
             // It was refused under the ceiling before.
             self.refused_lately = false;
         }
         self.slice.reach(grant.ceiling);
         let validity = grant.valid_until.map_or(Duration::ZERO, |until| until.since(now));
-        self.renew_not_before = now.plus(validity / 2);
+        self.renew_not_before = now.plus(pause.max(validity / 2));
         self.grant = Some(grant);
+    }
+
+    /// How long not to ask after an answer: not at all, or longer each time that next to nothing was granted, in octets or in time.
+    fn pause_after(&mut self, is_scanty: bool) -> Duration {
+        if !is_scanty {
+            self.scanty = 0;
+            return Duration::ZERO;
+        }
+        self.scanty = self.scanty.saturating_add(1);
+        // Once, it is the end of a package: that is used, and told, at once.
+        match self.scanty {
+            1 => Duration::ZERO,
+            more => (ASK_AGAIN * 2_u32.pow((more - 2).min(6))).min(ASK_AGAIN_LAST),
+        }
     }
 
     /// The server does not know the session: everything it has not acknowledged goes as one-time events.

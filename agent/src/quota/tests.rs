@@ -6,5 +6,6 @@ mod odd;
 mod script;
 mod server;
 mod slices;
+mod stingy;
 mod walk;
 mod world;

@@ -56,7 +56,7 @@ impl Session {
         match message.operation {
             Operation::Create => {
                 self.become_orphan(now, out);
-                return Fate::Refused;
+                return Fate::Doubted;
             }
             Operation::Update => {
                 self.reauthorise |= message.trigger == Some(Trigger::ForcedReauthorisation);

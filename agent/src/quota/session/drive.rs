@@ -34,7 +34,7 @@ impl Session {
         }
         match self.go_on(now, jitter, out) {
             Fate::Lives => judged,
-            fate @ (Fate::Ended | Fate::Refused) => fate,
+            fate @ (Fate::Ended | Fate::Refused | Fate::Doubted) => fate,
         }
     }
 
@@ -261,7 +261,7 @@ impl Session {
             return asking(Trigger::ForcedReauthorisation);
         }
         if let Some(exhausted) = &self.exhausted {
-            if !exhausted.told || now >= exhausted.poll_at {
+            if (!exhausted.told && now >= self.ask_not_before) || now >= exhausted.poll_at {
                 return asking(Trigger::QuotaExhausted);
             }
             return (!self.pending.is_empty()).then_some(Reason { trigger: Trigger::TimeLimit, asks: false });
@@ -300,7 +300,8 @@ impl Session {
         }
         let Some(grant) = &self.grant else { return };
         match &self.exhausted {
-            Some(exhausted) => due.push(exhausted.poll_at),
+            Some(exhausted) if exhausted.told => due.push(exhausted.poll_at),
+            Some(exhausted) => due.push(exhausted.poll_at.min(self.ask_not_before)),
             None => {
                 due.extend(self.renews_at());
                 let wants = self.is_tight() || self.remaining() <= grant.threshold;
