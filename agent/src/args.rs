@@ -26,6 +26,8 @@ pub enum Command {
     Run(Run),
     /// Show what the running agent is doing
     Status(Status),
+    /// Play what `weir run --record` has recorded through this version's core, and say where the two part
+    Replay(Replay),
     /// Look at the configuration file without running
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -46,6 +48,20 @@ pub struct Run {
     /// At a stop leave programs, counters and gates as they are, for the next version to adopt (an upgrade)
     #[arg(long)]
     pub keep: bool,
+    /// Record what the core is told and what it answers, for `weir replay`; goes on where FILE ends, up to 64 MiB
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+}
+
+/// `weir replay`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Replay {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The recording
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
 }
 
 /// `weir status`.
@@ -125,9 +141,10 @@ mod tests {
 
     #[test]
     fn run_takes_its_flags() {
-        let expected = Run { config: "w.toml".into(), log_json: true, keep: true };
-        assert_eq!(given("weir run --config w.toml --log-json --keep"), Ok(Command::Run(expected)));
-        let plain = Run { config: DEFAULT_CONFIG.into(), log_json: false, keep: false };
+        let expected = Run { config: "w.toml".into(), log_json: true, keep: true, record: Some("r.jsonl".into()) };
+        let line = "weir run --config w.toml --log-json --keep --record r.jsonl";
+        assert_eq!(given(line), Ok(Command::Run(expected)));
+        let plain = Run { config: DEFAULT_CONFIG.into(), log_json: false, keep: false, record: None };
         assert_eq!(given("weir run"), Ok(Command::Run(plain)));
     }
 
@@ -135,6 +152,8 @@ mod tests {
     fn the_other_commands_are_known() {
         let status = Status { json: true, socket: Some("/s".into()), config: DEFAULT_CONFIG.into() };
         assert_eq!(given("weir status --json --socket /s"), Ok(Command::Status(status)));
+        let replay = Replay { json: true, file: "r.jsonl".into() };
+        assert_eq!(given("weir replay --json r.jsonl"), Ok(Command::Replay(replay)));
         let check = Check { config: "w.toml".into() };
         assert_eq!(given("weir config check --config w.toml"), Ok(Command::Config(ConfigCommand::Check(check))));
         let load = DatapathLoad { link: "wwan0".into(), pin_root: "/p".into(), retire: vec![7, 9] };
@@ -152,6 +171,9 @@ mod tests {
             "weir fly",
             "weir run --fast",
             "weir run --config",
+            "weir run --record",
+            "weir replay",
+            "weir replay a b",
             "weir status --socket a --config b",
             "weir config",
         ] {

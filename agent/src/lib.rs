@@ -12,5 +12,6 @@ pub mod link;
 pub mod local;
 pub mod onboarding;
 pub mod quota;
+pub mod recording;
 pub mod reporter;
 pub mod units;

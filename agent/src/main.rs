@@ -1,10 +1,12 @@
 //! `weir`: parse, validate, run, settle.
 
+use std::fs::File;
 use std::io::{IsTerminal, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
-use agent::args::{self, Check, Command, ConfigCommand, DatapathLoad, Run, Status};
+use agent::args::{self, Check, Command, ConfigCommand, DatapathLoad, Replay, Run, Status};
+use agent::cli::replay;
 use agent::cli::status::{self, Format};
 use agent::config::{Config, EXIT_USAGE};
 use agent::datapath::{LoadSpec, load_and_pin};
@@ -33,12 +35,12 @@ fn main() -> ExitCode {
 
 fn obey(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Run(Run { config, log_json, keep }) => {
+        Command::Run(Run { config, log_json, keep, record }) => {
             drill::prepare()?;
             let Some(config) = load(&config) else { return Ok(ExitCode::from(EXIT_USAGE)) };
             begin_logging(log_json);
             let on_stop = if keep { OnStop::Keep } else { OnStop::Settle };
-            runtime()?.block_on(eventloop::run(config, on_stop))?;
+            runtime()?.block_on(eventloop::run(config, on_stop, record.as_deref()))?;
         }
         Command::Status(Status { json, socket, config }) => {
             let socket = match socket {
@@ -48,7 +50,19 @@ fn obey(command: Command) -> Result<ExitCode> {
                     None => return Ok(ExitCode::from(EXIT_USAGE)),
                 },
             };
-            runtime()?.block_on(status::run(&socket, if json { Format::Json } else { Format::Text }))?;
+            runtime()?.block_on(status::run(&socket, format(json)))?;
+        }
+        Command::Replay(Replay { json, file: path }) => {
+            let file = match File::open(&path) {
+                Ok(file) => file,
+                Err(error) => {
+                    complain(&format!("{}: cannot be read: {error}", path.display()));
+                    return Ok(ExitCode::from(EXIT_USAGE));
+                }
+            };
+            if !replay::run(&path, file, format(json))? {
+                return Ok(ExitCode::FAILURE);
+            }
         }
         Command::Config(ConfigCommand::Check(Check { config })) => {
             if load(&config).is_none() {
@@ -62,6 +76,10 @@ fn obey(command: Command) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+const fn format(json: bool) -> Format {
+    if json { Format::Json } else { Format::Text }
 }
 
 /// Reads the configuration; says what is wrong with it and answers `None` if anything is.

@@ -13,6 +13,7 @@ mod unmetered;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ use crate::link::{self, Links};
 use crate::local::Status;
 use crate::onboarding::{Binding, Plan};
 use crate::quota::{Event, MessageKey, Outcome};
+use crate::recording::{self, Recorder};
 use crate::reporter::{Http, HttpSettings, Reporter};
 use crate::units::{BootId, BootInstant};
 use enrol::{Enrolment, Login, News};
@@ -80,6 +82,7 @@ pub struct Agent {
     config: Config,
     boot: BootId,
     ledger: Ledger,
+    recorder: Recorder,
     http: Http,
     reporter: Arc<Reporter>,
     login: Login,
@@ -110,10 +113,10 @@ pub struct Agent {
     mail: mpsc::UnboundedReceiver<Message>,
 }
 
-/// Runs the agent until it is told to stop (SIGTERM, SIGINT).
-pub async fn run(config: Config, on_stop: OnStop) -> Result<()> {
+/// Runs the agent until it is told to stop (SIGTERM, SIGINT). What the cores are told and answer is recorded into `record`.
+pub async fn run(config: Config, on_stop: OnStop, record: Option<&Path>) -> Result<()> {
     let mut stop = Stop::new()?;
-    let mut agent = Agent::new(config).await?;
+    let mut agent = Agent::new(config, record).await?;
     let _socket = agent.serve_status()?;
     agent.reconcile()?;
     agent.work(&mut stop).await?;
@@ -127,9 +130,13 @@ pub async fn run(config: Config, on_stop: OnStop) -> Result<()> {
 }
 
 impl Agent {
-    async fn new(config: Config) -> Result<Self> {
+    async fn new(config: Config, record: Option<&Path>) -> Result<Self> {
         let boot = boot_id()?;
         let ledger = Ledger::open(&config.ledger, boot.clone())?;
+        let recorder = match record {
+            Some(path) => Recorder::open(path, boot.clone(), boot_now()?, recording::BOUND)?,
+            None => Recorder::idle(),
+        };
         let (inbox, mail) = mpsc::unbounded_channel();
         let nf_name = config.device.nf_instance_id;
         let http = Http::new(HttpSettings::from(&config.server))?;
@@ -138,6 +145,7 @@ impl Agent {
         let mut agent = Self {
             boot,
             ledger,
+            recorder,
             login: Self::log_in(&config, &http)?,
             reporter: Arc::new(Reporter::new(http.clone(), nf_name)),
             http,

@@ -6,35 +6,35 @@ use anyhow::Result;
 
 use super::Agent;
 use super::rename::adopt_renamed_pins;
-use super::station::{Attachment, Station, pinned};
+use super::station::{Attachment, PAST_SESSIONS, Station, pinned};
 use crate::clock::boot_now;
 use crate::config::Link as LinkConfig;
 use crate::datapath::Pins;
 use crate::link::{Link, Links, Refusal};
-use crate::quota::{Event, Quota, StoredSession, Usable};
+use crate::quota::{Event, Reading, StoredSession, Terms, Usable};
+use crate::recording::{Birth, Core};
 use crate::reporter::Route;
-use crate::units::{BootInstant, Epoch};
+use crate::units::Epoch;
 
 impl Agent {
     /// Makes the stations: one for each pinned or configured link, and one that drains sessions of past epochs.
     pub(super) fn restore(&mut self, mut stored: Vec<StoredSession>) -> Result<()> {
-        let now = boot_now()?;
         let links = self.links.borrow().clone();
         adopt_renamed_pins(&self.config.pin_root, &links)?;
         self.take_over(&links)?;
         self.settle_retired(&mut stored)?;
         for config in self.config.links.clone() {
             for name in names(&config, &links, &self.config.pin_root) {
-                self.add_station(name, Some(&config), &mut stored, now)?;
+                self.add_station(name, Some(&config), &mut stored)?;
             }
         }
         // What else is pinned was metered once, and has no [[link]] any more: it is settled and let go.
         for name in Pins::names(&self.config.pin_root) {
-            self.add_station(name, None, &mut stored, now)?;
+            self.add_station(name, None, &mut stored)?;
         }
         let terms = self.default_terms();
-        let quota = Quota::restore(stored, &terms, None, seed(), now).with_aborted(self.ledger.aborted()?);
-        self.stations.push(Station::new(None, None, quota));
+        let core = self.core(PAST_SESSIONS, stored, terms, None)?;
+        self.stations.push(Station::new(None, None, core));
         // What was found to be lost is recorded before anything else happens.
         (0..self.stations.len()).try_for_each(|station| self.carry_out(station))?;
         self.announce_missing(&links);
@@ -59,7 +59,6 @@ impl Agent {
         name: String,
         config: Option<&LinkConfig>,
         stored: &mut Vec<StoredSession>,
-        now: BootInstant,
     ) -> Result<()> {
         if self.stations.iter().any(|station| station.name.as_deref() == Some(name.as_str())) {
             return Ok(());
@@ -71,8 +70,8 @@ impl Agent {
         let sim = config.and_then(|config| self.sims.get(&config.slot)).cloned();
         let terms = sim.as_ref().map_or_else(|| self.default_terms(), |sim| sim.terms.clone());
         let meter = pinned.as_ref().map(|(_, epoch, reading)| (epoch.clone(), *reading));
-        let quota = Quota::restore(own, &terms, meter.as_ref(), seed(), now).with_aborted(self.ledger.aborted()?);
-        let mut station = Station::new(Some(name), config.cloned(), quota);
+        let core = self.core(&name, own, terms, meter)?;
+        let mut station = Station::new(Some(name), config.cloned(), core);
         station.datapath = pinned.map(|(datapath, _, _)| datapath);
         station.sim = sim;
         match self.stations.iter_mut().find(|station| station.is_free()) {
@@ -80,6 +79,18 @@ impl Agent {
             None => self.stations.push(station),
         }
         Ok(())
+    }
+
+    /// A core that takes up these sessions.
+    pub(super) fn core(
+        &self,
+        label: &str,
+        sessions: Vec<StoredSession>,
+        terms: Terms,
+        meter: Option<(Epoch, Reading)>,
+    ) -> Result<Core> {
+        let (label, seed, at, aborted) = (label.to_owned(), seed(), boot_now()?, self.ledger.aborted()?);
+        Ok(Core::begin(Birth { label, at, seed, terms, meter, aborted, sessions }, &self.recorder))
     }
 
     /// Forgets the connections to the server that a change of links or routes has broken: a message that is sent now must not
@@ -107,7 +118,7 @@ impl Agent {
         for config in &wanted {
             let own = (!config.is_pattern()).then(|| config.name.clone());
             for name in own.into_iter().chain(matching(config, &links)) {
-                self.add_station(name, Some(config), &mut Vec::new(), boot_now()?)?;
+                self.add_station(name, Some(config), &mut Vec::new())?;
             }
         }
         for index in 0..self.stations.len() {
@@ -234,7 +245,7 @@ pub(super) fn matching(config: &LinkConfig, links: &Links) -> Vec<String> {
 }
 
 /// A seed from the kernel's randomness: devices that lost their server together must not come back together.
-pub(super) fn seed() -> u64 {
+fn seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     // `RandomState` is keyed from the operating system's randomness.
     let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();

@@ -9,11 +9,15 @@ use anyhow::{Context, Result};
 use crate::config::Link as LinkConfig;
 use crate::datapath::Datapath;
 use crate::link::{Framing, Refusal};
-use crate::quota::{GateMode, GateSetting, Quota, Reading, Terms};
+use crate::quota::{GateMode, GateSetting, Reading, Terms};
+use crate::recording::Core;
 use crate::units::{BootId, Epoch, Generation, SubscriberIdentifier, UsedUnit};
 
 /// How far a throttled link may go into debt: a 64 KiB super-packet at a low rate must be able to pass.
 const THROTTLE_TOLERANCE: Duration = Duration::from_millis(200);
+
+/// What the place where past sessions are drained is called in the log.
+pub(super) const PAST_SESSIONS: &str = "(past sessions)";
 
 /// A link under the meter, or (without a name) the place where sessions of past epochs are drained.
 pub(super) struct Station {
@@ -21,7 +25,7 @@ pub(super) struct Station {
     pub(super) name: Option<String>,
     /// What the configuration says of it; `None` for the same.
     pub(super) config: Option<LinkConfig>,
-    pub(super) quota: Quota,
+    pub(super) quota: Core,
     pub(super) attachment: Attachment,
     /// Why the link is not metered.
     pub(super) refusal: Option<Refusal>,
@@ -65,7 +69,7 @@ pub(super) struct Sim {
 }
 
 impl Station {
-    pub(super) fn new(name: Option<String>, config: Option<LinkConfig>, quota: Quota) -> Self {
+    pub(super) fn new(name: Option<String>, config: Option<LinkConfig>, quota: Core) -> Self {
         Self {
             name,
             config,
@@ -121,7 +125,7 @@ impl Station {
 
     /// For the log: the link's name.
     pub(super) fn label(&self) -> &str {
-        self.name.as_deref().unwrap_or("(past sessions)")
+        self.name.as_deref().unwrap_or(PAST_SESSIONS)
     }
 
     /// Reads the meter; `None` without one.

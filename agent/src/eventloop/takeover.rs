@@ -7,15 +7,14 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::Agent;
-use super::reconcile::{matching, seed};
-use super::station::{Station, reading};
-use crate::clock::boot_now;
+use super::reconcile::matching;
+use super::station::{PAST_SESSIONS, Station, reading};
 use crate::datapath::{
     Datapath, LinkClaim, LoadSpec, Meter, PinRootClaim, Pins, Retired, has_older_layout, make_pin_root, meters_on,
     pinned_links, refuse_newer_layout, retire_without_link, retired, spawn_loader,
 };
 use crate::link::Links;
-use crate::quota::{Event, Quota, StoredSession};
+use crate::quota::{Event, StoredSession};
 use crate::units::{Epoch, Generation};
 
 impl Agent {
@@ -134,8 +133,8 @@ impl Agent {
             "billing the last reading of a meter that was replaced"
         );
         let last = (epoch, reading(&meter.counters));
-        let quota = Quota::restore(sessions, &self.default_terms(), Some(&last), seed(), boot_now()?);
-        self.stations.push(Station::new(None, None, quota));
+        let core = self.core(PAST_SESSIONS, sessions, self.default_terms(), Some(last))?;
+        self.stations.push(Station::new(None, None, core));
         self.tell(self.stations.len() - 1, Event::MeterLost)
     }
 

@@ -1,0 +1,114 @@
+//! `weir replay`: plays a recording through this binary's core, for people or as JSON.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{BufReader, IsTerminal as _, Write as _};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use super::status::{Format, octets};
+use crate::clock::boot_now;
+use crate::recording::{End, Parting, Replay, Tally, Verdict, replay};
+use crate::units::BootInstant;
+
+/// How often a word of how far it has come is said.
+const WORD: Duration = Duration::from_secs(1);
+
+/// Plays the recording in `file`, named `path`, and prints what came of it to standard output. True when this core did the same.
+pub fn run(path: &Path, file: File, format: Format) -> Result<bool> {
+    let length = file.metadata().with_context(|| format!("looking at {}", path.display()))?.len();
+    let mut progress = Progress::new(path, length, format)?;
+    let replayed = replay(BufReader::with_capacity(1 << 20, file), &mut |done| progress.at(done))?;
+    let text = match format {
+        Format::Text => render(path, &replayed),
+        Format::Json => format!("{}\n", as_json(&replayed)),
+    };
+    std::io::stdout().write_all(text.as_bytes()).context("writing to standard output")?;
+    Ok(matches!(replayed.verdict, Verdict::Same { .. }))
+}
+
+/// What came of it, in lines.
+#[must_use]
+pub fn render(path: &Path, replayed: &Replay) -> String {
+    let (file, played) = (path.display(), words(replayed.tally));
+    match &replayed.verdict {
+        Verdict::Same { end: End::Whole } => format!("{played}: the same\n"),
+        Verdict::Same { end: End::Cut } => format!("{played}: the same; the last line is cut, as by a loss of power\n"),
+        Verdict::Damaged { line, what } => format!("{file}:{line}: damaged: {what}\n{played} until there\n"),
+        Verdict::Parts(parting) => {
+            let Parting { line, label, at, told_line, told, recorded, instead } = &**parting;
+            let or_none = |command: &Option<String>| command.clone().unwrap_or_else(|| "no further command".to_owned());
+            let mut text =
+                format!("{file}:{line}: {label} at {at:?} after boot: this core does not do what was recorded\n");
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "  told:      {told} (line {told_line})");
+            let _ = writeln!(text, "  recorded:  {}", or_none(recorded));
+            let _ = writeln!(text, "  this core: {}", or_none(instead));
+            let _ = writeln!(text, "{played} until there");
+            text
+        }
+    }
+}
+
+fn words(tally: Tally) -> String {
+    let count = |number: u64, word: &str| format!("{number} {word}{}", if number == 1 { "" } else { "s" });
+    let lives = if tally.lives == 1 { "1 life".to_owned() } else { format!("{} lives", tally.lives) };
+    format!("{lives}, {}, {}", count(tally.events, "event"), count(tally.commands, "command"))
+}
+
+/// The same as one JSON document: `same`, the counts, and what else there is to say.
+fn as_json(replayed: &Replay) -> Value {
+    let Tally { lives, events, commands } = replayed.tally;
+    let mut document = json!({ "lives": lives, "events": events, "commands": commands });
+    let more = match &replayed.verdict {
+        Verdict::Same { end } => json!({ "same": true, "cut": *end == End::Cut }),
+        Verdict::Damaged { line, what } => json!({ "same": false, "line": line, "damaged": what }),
+        Verdict::Parts(parting) => json!({
+            "same": false,
+            "line": parting.line,
+            "link": parting.label,
+            "at_nanos": parting.at.as_nanos(),
+            "told_line": parting.told_line,
+            "told": parting.told,
+            "recorded": parting.recorded,
+            "instead": parting.instead,
+        }),
+    };
+    if let (Value::Object(document), Value::Object(more)) = (&mut document, more) {
+        document.extend(more);
+    }
+    document
+}
+
+/// How far it has come, on standard error, where somebody is watching.
+struct Progress {
+    length: u64,
+    last: BootInstant,
+    watched: bool,
+}
+
+impl Progress {
+    fn new(path: &Path, length: u64, format: Format) -> Result<Self> {
+        let watched = format == Format::Text && std::io::stderr().is_terminal();
+        if watched {
+            say(&format!("replaying {}, {}", path.display(), octets(length)));
+        }
+        Ok(Self { length, last: boot_now()?, watched })
+    }
+
+    fn at(&mut self, done: u64) {
+        let Ok(now) = boot_now() else { return };
+        if self.watched && now >= self.last.plus(WORD) {
+            self.last = now;
+            say(&format!("{} of {}", octets(done), octets(self.length)));
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "progress is no part of the answer on standard output")]
+fn say(words: &str) {
+    eprintln!("{words}");
+}
