@@ -36,6 +36,9 @@ const READ_IDLE: Duration = Duration::from_secs(5);
 const READ_LEAST: Duration = Duration::from_millis(20);
 /// The reserve for control traffic is renewed this often.
 const RESERVE_PERIOD: Duration = Duration::from_hours(1);
+/// So many sessions of a subscriber may wait for the server to hear of them; after that no new one is opened. A link that comes and
+/// goes while the server is away would pile them up.
+const MOST_UNHEARD: usize = 3;
 /// After a refusal for good, a new session is tried after this long; after one more, twice as long …
 const REOPEN: Duration = Duration::from_mins(1);
 /// … and so on, up to this.
@@ -331,6 +334,8 @@ impl Quota {
         let mut index = 0;
         while index < self.sessions.len() {
             let mut out = Vec::new();
+            let spent = self.grace_spent(index);
+            self.sessions[index].shares_grace(spent);
             let fate = self.sessions[index].drive(now, &mut self.jitter, &mut out);
             self.queue.extend(out);
             self.meet_fate(index, fate, now);
@@ -338,6 +343,16 @@ impl Quota {
         }
         self.open_if_due(now);
         self.set_gate();
+    }
+
+    /// What the other sessions of its subscriber have used of the grace: another session is not another grace.
+    fn grace_spent(&self, index: usize) -> (Octets, Option<BootInstant>) {
+        let subscriber = &self.sessions[index].opening.subscriber;
+        let others = self.sessions.iter().enumerate().filter(|(other, _)| *other != index).map(|(_, session)| session);
+        let graces = others.filter(|other| other.opening.subscriber == *subscriber).filter_map(Session::grace_used);
+        graces.fold((Octets::ZERO, None), |(spent, ends), (octets, until)| {
+            (spent.saturating_add(octets), Some(ends.map_or(until, |ends: BootInstant| ends.min(until))))
+        })
     }
 
     fn meet_fate(&mut self, index: usize, fate: Fate, now: BootInstant) {
@@ -386,7 +401,8 @@ impl Quota {
         let waits = |session: &Session| {
             session.is_live() || session.opening.subscriber == usable.subscriber && unfinished(session)
         };
-        let busy = self.sessions.iter().any(waits);
+        let unheard = |session: &&Session| session.opening.subscriber == usable.subscriber && session.is_unheard();
+        let busy = self.sessions.iter().any(waits) || self.sessions.iter().filter(unheard).count() >= MOST_UNHEARD;
         let aborted = self.aborted.contains(&usable.subscriber);
         if busy || self.settling || aborted || self.resting.is_some() || self.reopen_at.is_some() {
             return;

@@ -77,6 +77,8 @@ pub(super) struct Session {
     grant: Option<Grant>,
     grace: Option<(Octets, BootInstant)>,
     grace_over: bool,
+    /// Grace that earlier sessions of this subscriber have used since the server was last heard, and when it ends.
+    grace_spent: (Octets, Option<BootInstant>),
     failure_handling: Option<FailureHandling>,
     closing: Option<Closing>,
     exhausted: Option<Exhausted>,
@@ -209,6 +211,7 @@ impl Session {
             grant: None,
             grace: None,
             grace_over: false,
+            grace_spent: (Octets::ZERO, None),
             failure_handling: None,
             closing: None,
             exhausted: None,
@@ -243,6 +246,23 @@ impl Session {
     /// True when the server has lost it.
     pub(super) const fn is_orphan(&self) -> bool {
         self.orphan
+    }
+
+    /// True when the last reading is taken and the server has not answered so much as the first message.
+    pub(super) const fn is_unheard(&self) -> bool {
+        !self.live && self.session_ref.is_none()
+    }
+
+    /// Octets used beyond what was granted, and when the grace for that ends; `None` when it has none.
+    pub(super) fn grace_used(&self) -> Option<(Octets, BootInstant)> {
+        let (_, until) = self.grace?;
+        let granted = self.grant.as_ref().map_or(Octets::ZERO, |grant| grant.ceiling);
+        Some((self.used().total().saturating_sub(granted), until))
+    }
+
+    /// What the grace of a subscriber has come to in the sessions before this one: it is one grace, until the server answers.
+    pub(super) const fn shares_grace(&mut self, spent: (Octets, Option<BootInstant>)) {
+        self.grace_spent = spent;
     }
 
     /// Something of this subscriber's has come back to the package: an exhausted session need not wait for its poll.

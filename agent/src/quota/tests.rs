@@ -7,5 +7,6 @@ mod script;
 mod server;
 mod slices;
 mod stingy;
+mod switch;
 mod walk;
 mod world;

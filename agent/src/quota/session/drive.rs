@@ -153,18 +153,21 @@ impl Session {
         }
         self.outbox = Some(outbox);
         let used_up = self.exhausted.is_some() || self.grant.as_ref().is_some_and(|grant| grant.final_unit.is_some());
-        let grace = self.terms.offline_grace;
+        let (spent, ends) = self.grace_spent;
+        let octets = self.terms.offline_grace.octets.saturating_sub(spent);
+        let until = now.plus(self.terms.offline_grace.duration);
+        let until = ends.map_or(until, |ends| ends.min(until));
         if overdue
             && handling == FailureHandling::Continue
             && !used_up
             && self.grace.is_none()
             && self.closing.is_none()
             && self.live
-            && !grace.octets.is_zero()
+            && !octets.is_zero()
+            && until > now
         {
             let granted = self.grant.as_ref().map_or(Octets::ZERO, |grant| grant.ceiling);
-            let ceiling = granted.saturating_add(grace.octets);
-            let until = now.plus(grace.duration);
+            let ceiling = granted.saturating_add(octets);
             self.grace = Some((ceiling, until));
             self.slice.reach(ceiling);
             out.push(Command::Record(Record::GraceOpened { session: self.id(), ceiling, until }));
