@@ -162,25 +162,17 @@ impl Topology {
         match medium {
             Medium::Veth => {
                 connect((&self.gateway, &uplink.near), (&self.internet, &uplink.far), uplink.index + 1)?;
-                for (namespace, interface) in [(&self.gateway, &uplink.near), (&self.internet, &uplink.far)] {
-                    set_segmentation(namespace, interface, segmentation)?;
-                }
-                set_gro(&self.gateway, &uplink.near, gro)?;
+                let (near, far) = ((&self.gateway, uplink.near.as_str()), (&self.internet, uplink.far.as_str()));
+                set_offloads(near, far, segmentation, gro)?;
             }
             Medium::RawIp => {
                 uplink.pump =
                     Some(Pump::join((&self.gateway, &uplink.near), (&self.internet, &uplink.far)).context("pump")?);
             }
         }
-        let (near, far, mtu) = (&uplink.near, &uplink.far, self.mtu);
-        let (near4, near6, far4, far6) = (uplink.near_v4, uplink.near_v6, uplink.far_v4, uplink.far_v6);
-        // A long queue, where there is one: what is lost behind the meter makes the two ends differ.
-        self.gateway.ip_batch(&format!(
-            "link set {near} mtu {mtu} txqueuelen 20000\naddr add {near4}/24 dev {near}\naddr add {near6}/64 dev {near} nodad\n"
-        ))?;
-        self.internet.ip_batch(&format!(
-            "link set {far} mtu {mtu} txqueuelen 20000\naddr add {far4}/24 dev {far}\naddr add {far6}/64 dev {far} nodad\n"
-        ))
+        let uplink = self.uplink(index)?;
+        self.address_near(uplink)?;
+        self.address_far(uplink)
     }
 
     /// Takes the devices of an uplink away at both ends, as when a modem is pulled out.
@@ -232,6 +224,39 @@ impl Topology {
     /// Sets an uplink down at the gateway, as when a modem loses its network.
     pub fn lower(&self, index: usize) -> Result<()> {
         self.gateway.ip(&format!("link set {} down", self.uplink(index)?.near)).map(drop)
+    }
+
+    /// A long queue, where there is one: what is lost behind the meter makes the two ends differ.
+    fn address_near(&self, uplink: &Uplink) -> Result<()> {
+        let (near, mtu, near4, near6) = (&uplink.near, self.mtu, uplink.near_v4, uplink.near_v6);
+        self.gateway.ip_batch(&format!(
+            "link set {near} mtu {mtu} txqueuelen 20000\naddr add {near4}/24 dev {near}\naddr add {near6}/64 dev {near} nodad\n"
+        ))
+    }
+
+    fn address_far(&self, uplink: &Uplink) -> Result<()> {
+        let (far, mtu, far4, far6) = (&uplink.far, self.mtu, uplink.far_v4, uplink.far_v6);
+        self.internet.ip_batch(&format!(
+            "link set {far} mtu {mtu} txqueuelen 20000\naddr add {far4}/24 dev {far}\naddr add {far6}/64 dev {far} nodad\n"
+        ))
+    }
+
+    /// Deletes a veth uplink and makes one of the same name in the same breath, up and with its routes.
+    pub fn remake(&self, index: usize) -> Result<()> {
+        let uplink = self.uplink(index)?;
+        let wire = wire(&uplink.near, (&self.internet, &uplink.far), uplink.index + 1);
+        self.gateway.ip_batch(&format!("link del {}\n{wire}\n", uplink.near))?;
+        let Make { segmentation, gro, .. } = uplink.make;
+        set_offloads((&self.gateway, &uplink.near), (&self.internet, &uplink.far), segmentation, gro)?;
+        self.address_near(uplink)?;
+        self.address_far(uplink)?;
+        self.raise(index)
+    }
+
+    /// Gives the gateway's end of an uplink, which has come back from another namespace, its addresses and routes again.
+    pub fn take_back(&self, index: usize) -> Result<()> {
+        self.address_near(self.uplink(index)?)?;
+        self.raise(index)
     }
 
     /// Gives the gateway's end of an uplink another name.
@@ -364,18 +389,23 @@ fn mac(pair: u8, end: u8) -> String {
     format!("02:00:00:00:{pair:02x}:{end:02x}")
 }
 
+/// The offloads of a veth pair, of which the first end is the gateway's.
+fn set_offloads(near: (&Namespace, &str), far: (&Namespace, &str), segmentation: Switch, gro: Switch) -> Result<()> {
+    for (namespace, interface) in [near, far] {
+        set_segmentation(namespace, interface, segmentation)?;
+    }
+    set_gro(near.0, near.1, gro)
+}
+
 /// A veth pair between two namespaces.
 fn connect(one: (&Namespace, &str), other: (&Namespace, &str), pair: u8) -> Result<()> {
-    one.0
-        .ip(&format!(
-            "link add {} address {} type veth peer name {} address {} netns {}",
-            one.1,
-            mac(pair, 1),
-            other.1,
-            mac(pair, 2),
-            other.0.name(),
-        ))
-        .map(drop)
+    one.0.ip(&wire(one.1, other, pair)).map(drop)
+}
+
+/// What `ip` is told to make a veth pair with its other end in another namespace.
+fn wire(one: &str, other: (&Namespace, &str), pair: u8) -> String {
+    let (near, far) = (mac(pair, 1), mac(pair, 2));
+    format!("link add {one} address {near} type veth peer name {} address {far} netns {}", other.1, other.0.name())
 }
 
 /// Tells an interface who lives at `mac`, so that nobody has to ask and no query disturbs a count.

@@ -27,6 +27,8 @@ pub struct Pump {
     carried: Arc<Carried>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<()>>>,
+    /// The gateway's device once more, for what is asked of it beside packets.
+    near: File,
 }
 
 #[derive(Debug, Default)]
@@ -46,12 +48,22 @@ impl Pump {
     pub fn join(near: (&Namespace, &str), far: (&Namespace, &str)) -> Result<Self> {
         let mut near = open(near.0, near.1)?;
         let mut far = open(far.0, far.1)?;
+        let asked = near.try_clone().context("the device once more")?;
         let (carried, stop) = (Arc::new(Carried::default()), Arc::new(AtomicBool::new(false)));
         let (counts, stopped) = (Arc::clone(&carried), Arc::clone(&stop));
         let thread = std::thread::Builder::new()
             .name("pump".into())
             .spawn(move || pump(&mut near, &mut far, &counts, &stopped))?;
-        Ok(Self { carried, stop, thread: Some(thread) })
+        Ok(Self { carried, stop, thread: Some(thread), near: asked })
+    }
+
+    /// Has the gateway's device, which must be down, say that it is of another type (`ARPHRD_ETHER`, say) from now on. Its packets
+    /// stay what they are.
+    pub fn set_link_type(&self, kind: u16) -> Result<()> {
+        // SAFETY: TUNSETLINK takes a plain number.
+        let answer = unsafe { libc::ioctl(self.near.as_raw_fd(), libc::TUNSETLINK, libc::c_ulong::from(kind)) };
+        ensure!(answer == 0, "set the type of the TUN device: {}", std::io::Error::last_os_error());
+        Ok(())
     }
 
     /// IP octets (L3) and packets carried so far in this direction.

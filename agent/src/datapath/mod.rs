@@ -125,6 +125,12 @@ impl Datapath {
         self.epoch_id
     }
 
+    /// Where it is pinned.
+    #[must_use]
+    pub fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
     /// Its pins were moved to the place of another name.
     pub fn pinned_as(&mut self, pins: Pins) {
         self.pins = pins;

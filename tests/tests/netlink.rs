@@ -1,0 +1,308 @@
+//! Links as they are: moved to other namespaces, made anew, of another type, in bursts, faster than netlink can tell.
+
+use std::fs;
+use std::time::Duration;
+
+use agent::datapath::Pins;
+use agent_common::{LINK_ETHERNET, LINK_RAW_IP};
+use anyhow::{Context as _, Result, ensure};
+use aya::programs::{SchedClassifier, TcAttachType};
+use e2e::eventually::eventually;
+use e2e::netns::Namespace;
+use e2e::scenario::{Account, Books, Plot, SOON, World, chunked, iccid};
+use e2e::topology::{HOST_V4, Layout, Medium};
+use e2e::traffic::{Datagrams, udp};
+use nix::sys::signal::Signal;
+
+const PLENTY: u64 = 1 << 30;
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn two_links(first: Medium) -> Plot {
+    let layout = Layout::with_uplinks(&[first, Medium::Veth]);
+    Plot::of(chunked(PLENTY, 2 << 20)).and(chunked(PLENTY, 2 << 20)).over(layout)
+}
+
+/// Two links in use, and everything but what is sent to the far end of the first takes the second.
+fn online(first: Medium) -> Result<World> {
+    let world = World::online(&two_links(first))?;
+    world.topology.prefer(1)?;
+    Ok(world)
+}
+
+/// So many datagrams of 1028 octets to the far end of an uplink, from somebody who reaches it.
+fn send(world: &World, from: &Namespace, link: usize, datagrams: u64) -> Result<()> {
+    let to = (&world.topology.internet, world.topology.uplinks[link].far_v4);
+    let report = udp(from, to, Datagrams::of(datagrams, 1000))?.join()?;
+    ensure!(report.datagrams_delivered == datagrams, "{report:?}");
+    Ok(())
+}
+
+fn is_released(world: &World, sim: usize) -> Result<Account> {
+    eventually(&format!("the sessions of SIM {sim} to be released"), PATIENCE, || {
+        let account = world.account(sim)?;
+        account.is_settled()?;
+        Ok(account)
+    })
+}
+
+/// How many programs sit at the hooks of an interface.
+fn programs(namespace: &Namespace, interface: &str) -> Result<usize> {
+    namespace.run_in(|| -> Result<usize> {
+        let at = |hook| Ok::<_, anyhow::Error>(SchedClassifier::query_tcx(interface, hook)?.1.len());
+        Ok(at(TcAttachType::Egress)? + at(TcAttachType::Ingress)?)
+    })?
+}
+
+fn epoch(world: &World) -> Result<u32> {
+    Ok(world.datapath("wan0")?.epoch_id())
+}
+
+#[test]
+fn a_link_moved_to_another_namespace_is_settled_not_blocked_there_and_a_new_epoch_when_it_comes_back() -> Result<()> {
+    let mut world = online(Medium::Veth)?;
+    let books = Books::open(&world, 0)?;
+    send(&world, &world.topology.client, 0, 400)?;
+    books.close(&world)?;
+    let (first, before) = (world.passed(0)?, epoch(&world)?);
+    let elsewhere = Namespace::new("elsewhere")?;
+    let gateway = &world.topology.gateway;
+    gateway.ip(&format!("link set wan0 netns {}", elsewhere.name()))?;
+    assert_eq!(is_released(&world, 0)?.debited(), first);
+    eventually("the meter to be taken off", SOON, || {
+        let programs = programs(&elsewhere, "wan0")?;
+        ensure!(programs == 0, "{programs} programs");
+        Ok(())
+    })?;
+    elsewhere.ip_batch("addr add 198.18.0.2/24 dev wan0\nlink set wan0 up\n")?;
+    send(&world, &elsewhere, 0, 100)?;
+
+    elsewhere.ip(&format!("link set wan0 netns {}", gateway.name()))?;
+    world.topology.take_back(0)?;
+    world.reaches(0, &["active", "renewing"])?;
+    assert_ne!(epoch(&world)?, before);
+    let books = Books::open(&world, 0)?;
+    send(&world, &world.topology.client, 0, 300)?;
+    world.stop_agent()?;
+    books.close(&world)?;
+    let account = world.account(0)?;
+    account.is_settled()?;
+    assert_eq!(account.debited(), first + world.passed(0)?, "{account:?}");
+    Ok(())
+}
+
+#[test]
+fn a_link_moved_away_while_the_agent_is_dead_is_settled_and_let_go_at_the_next_start() -> Result<()> {
+    let mut world = online(Medium::Veth)?;
+    send(&world, &world.topology.client, 0, 200)?;
+    world.kill_agent()?;
+    send(&world, &world.topology.client, 0, 200)?;
+    let passed = world.passed(0)?;
+    let elsewhere = Namespace::new("elsewhere")?;
+    world.topology.gateway.ip(&format!("link set wan0 netns {}", elsewhere.name()))?;
+    world.start_agent(&[])?;
+    assert_eq!(is_released(&world, 0)?.debited(), passed);
+    eventually("the meter to be taken off", SOON, || {
+        let programs = programs(&elsewhere, "wan0")?;
+        ensure!(programs == 0, "{programs} programs");
+        Ok(())
+    })?;
+    world.stop_agent()
+}
+
+#[test]
+fn a_link_deleted_and_made_again_at_once_is_billed_to_its_last_octet_and_metered_anew() -> Result<()> {
+    let mut world = online(Medium::Veth)?;
+    let books = Books::open(&world, 0)?;
+    send(&world, &world.topology.client, 0, 400)?;
+    books.close(&world)?;
+    let (first, before) = (world.passed(0)?, epoch(&world)?);
+    world.topology.remake(0)?;
+    eventually("a new epoch", SOON, || {
+        ensure!(epoch(&world)? != before, "still the old one");
+        Ok(())
+    })?;
+    world.reaches(0, &["active", "renewing"])?;
+    let books = Books::open(&world, 0)?;
+    send(&world, &world.topology.client, 0, 300)?;
+    world.stop_agent()?;
+    books.close(&world)?;
+    let account = world.account(0)?;
+    account.is_settled()?;
+    assert_eq!(account.debited(), first + world.passed(0)?, "{account:?}");
+    Ok(())
+}
+
+#[test]
+fn the_gate_follows_the_type_of_a_living_link_and_not_an_octet_is_miscounted() -> Result<()> {
+    let mut world = online(Medium::RawIp)?;
+    let state = world.topology.gateway.ip("link show dev wan0")?;
+    assert!(state.contains("state UNKNOWN"), "a link that never says that it is up: {state}");
+    let before = epoch(&world)?;
+    let to_the_octet = |world: &World| {
+        // What the link itself sends while it goes down is lost behind the meter, so each type has books of its own.
+        let books = Books::open(world, 0)?;
+        send(world, &world.topology.client, 0, 200)?;
+        books.close(world)
+    };
+    to_the_octet(&world)?;
+    for (kind, expected) in [(libc::ARPHRD_ETHER, LINK_ETHERNET), (libc::ARPHRD_NONE, LINK_RAW_IP)] {
+        assert_ne!(world.datapath("wan0")?.gate()?.link_type, expected);
+        world.topology.lower(0)?;
+        world.topology.uplinks[0].pump.as_ref().context("a pump")?.set_link_type(kind)?;
+        world.topology.raise(0)?;
+        eventually("the gate to know the type", SOON, || {
+            let gate = world.datapath("wan0")?.gate()?;
+            ensure!(gate.link_type == expected && gate.ceiling > 0, "{gate:?}");
+            Ok(())
+        })?;
+        to_the_octet(&world)?;
+    }
+    assert_eq!(epoch(&world)?, before, "the counters go on");
+    world.stop_agent()?;
+    let account = world.account(0)?;
+    account.is_settled()?;
+    assert_eq!(account.debited(), world.passed(0)?, "{account:?}");
+    Ok(())
+}
+
+/// Notifications that the kernel could not deliver to the agent's netlink socket.
+fn lost_notifications(world: &World) -> Result<u64> {
+    let agent = world.agent.as_ref().context("an agent")?.actor.pid();
+    let sockets = fs::read_to_string(format!("/proc/{agent}/net/netlink"))?;
+    // sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode: those of NETLINK_ROUTE that listen to groups.
+    let listeners = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let listeners = listeners.filter(|fields| fields.get(1) == Some(&"0") && fields.get(3) != Some(&"00000000"));
+    Ok(listeners.filter_map(|fields| fields.get(8)?.parse::<u64>().ok()).sum())
+}
+
+#[test]
+fn changes_that_netlink_could_not_tell_are_read_anew() -> Result<()> {
+    let mut plot = two_links(Medium::Veth);
+    plot.links = vec![
+        format!("name = \"wan*\"\nslot = \"modem\"\niccid = \"{}\"", iccid(0)),
+        format!("name = \"usb0\"\niccid = \"{}\"", iccid(1)),
+    ];
+    plot.layout = Layout::default();
+    let mut world = World::build(&plot)?;
+    world.start_agent(&[])?;
+    world.reaches(0, &["active"])?;
+    let agent = &mut world.agent.as_mut().context("an agent")?.actor;
+    agent.signal(Signal::SIGSTOP)?;
+    let change = |number: u32| format!("route replace 203.0.113.{}/32 dev lan0 metric {number}\n", number % 256);
+    world.topology.gateway.ip_batch(&(0..4000).map(change).collect::<String>())?;
+    assert!(lost_notifications(&world)? > 0, "the socket held them all");
+    // These come when there is no room for them any more.
+    world.topology.rename(0, "wan7")?;
+    world.topology.gateway.ip("link add usb0 type veth peer name peer0")?;
+    let agent = &mut world.agent.as_mut().context("an agent")?.actor;
+    agent.signal(Signal::SIGCONT)?;
+    world.reaches(0, &["active", "renewing"])?;
+    eventually("the new link to be metered", SOON, || {
+        let status = world.link_status("usb0")?;
+        ensure!(status["metered"] == true, "{status}");
+        Ok(())
+    })?;
+    let books = Books::open(&world, 0)?;
+    udp(&world.topology.client, (&world.topology.internet, HOST_V4), Datagrams::of(300, 1000))?.join()?;
+    world.stop_agent()?;
+    books.close(&world)?;
+    assert_eq!(world.account(0)?.debited(), world.passed(0)?);
+    Ok(())
+}
+
+#[test]
+fn hundreds_of_links_that_come_and_go_in_seconds_leave_nothing_behind_and_disturb_nobody() -> Result<()> {
+    let mut plot = Plot::of(chunked(PLENTY, 2 << 20)).and(chunked(PLENTY, 2 << 20));
+    plot.links = vec![
+        format!("name = \"wan0\"\niccid = \"{}\"", iccid(0)),
+        format!("name = \"usb*\"\nslot = \"dongle\"\niccid = \"{}\"", iccid(1)),
+    ];
+    let mut world = World::build(&plot)?;
+    world.start_agent(&[])?;
+    world.reaches(0, &["active"])?;
+    let books = Books::open(&world, 0)?;
+    let flow = udp(&world.topology.client, (&world.topology.internet, HOST_V4), Datagrams::endless(300_000, 1000))?;
+    for round in 0..3 {
+        let both = |name: String| format!("link add {name} type veth peer name p{name}\n");
+        let mut script: String = (0..100).map(|number| both(format!("x{number}"))).collect();
+        script.extend((0..3).map(|number| both(format!("usb{round}{number}"))));
+        let delete = |name: String| format!("link del {name}\n");
+        script.extend((1..100).map(|number| delete(format!("x{number}"))));
+        world.topology.gateway.ip_batch(&script)?;
+        // One stays a while: nobody asked for it to be metered.
+        assert_eq!(programs(&world.topology.gateway, "x0")?, 0);
+        assert!(world.topology.gateway.ip("link show dev x0")?.contains("qdisc noop"));
+        world.topology.gateway.ip_batch("link del x0\n")?;
+        if round < 2 {
+            let gone: String = (0..3).map(|number| delete(format!("usb{round}{number}"))).collect();
+            world.topology.gateway.ip_batch(&gone)?;
+        }
+    }
+    eventually("only the links that are there to be metered", PATIENCE, || {
+        let status = world.status()?;
+        let links = status["links"].as_array().context("links")?;
+        let metered = links.iter().filter(|link| link["metered"] == true).filter_map(|link| link["link"].as_str());
+        let metered: Vec<&str> = metered.collect();
+        ensure!(metered.len() == 4 && links.len() == 4, "{status}");
+        let mut pinned = Pins::names(&world.workdir.bpf().join("weir"));
+        pinned.sort();
+        ensure!(pinned == ["usb20", "usb21", "usb22", "wan0"], "{pinned:?}");
+        Ok(())
+    })?;
+    flow.carries(100_000, SOON)?;
+    flow.stop()?;
+    world.stop_agent()?;
+    books.close(&world)?;
+    let account = world.account(0)?;
+    account.is_settled()?;
+    assert_eq!(account.debited(), world.passed(0)?, "{account:?}");
+    Ok(())
+}
+
+#[test]
+fn two_links_of_one_pattern_share_the_sim_of_its_slot_and_each_is_charged_by_itself() -> Result<()> {
+    let mut plot = Plot::of(chunked(PLENTY, 2 << 20)).over(Layout::with_uplinks(&[Medium::Veth, Medium::Veth]));
+    plot.links = vec![format!("name = \"wan*\"\nslot = \"modem\"\niccid = \"{}\"", iccid(0))];
+    let mut world = World::online(&plot)?;
+    let books = [Books::open(&world, 0)?, Books::open(&world, 1)?];
+    send(&world, &world.topology.client, 0, 300)?;
+    send(&world, &world.topology.client, 1, 200)?;
+    world.stop_agent()?;
+    for books in books {
+        books.close(&world)?;
+    }
+    let account = world.account(0)?;
+    account.is_settled()?;
+    assert_eq!(account.sessions.len(), 2);
+    assert_eq!(account.debited(), world.passed(0)? + world.passed(1)?, "{account:?}");
+    Ok(())
+}
+
+#[test]
+fn a_link_that_is_deleted_while_the_agent_settles_is_billed_to_its_last_octet() -> Result<()> {
+    let mut world = World::build(&two_links(Medium::Veth))?;
+    world.start_agent_with(&[], &[("WEIR_DRILL_HALT_AT", "settling")])?;
+    for link in 0..2 {
+        world.reaches(link, &["active", "renewing"])?;
+    }
+    world.topology.prefer(1)?;
+    send(&world, &world.topology.client, 0, 400)?;
+    let passed = world.passed(0)?;
+    let agent = &mut world.agent.as_mut().context("an agent")?.actor;
+    agent.signal(Signal::SIGTERM)?;
+    agent.wait_for_line("stopping: gates shut, settling", SOON)?;
+    world.topology.gateway.ip("link del wan0")?;
+    let agent = &mut world.agent.as_mut().context("an agent")?.actor;
+    eventually("the agent to be halted", SOON, || {
+        let state = fs::read_to_string(format!("/proc/{}/stat", agent.pid()))?;
+        ensure!(state.contains(") T "), "{state}");
+        Ok(())
+    })?;
+    agent.signal(Signal::SIGCONT)?;
+    assert!(agent.wait(SOON)?.success());
+    world.agent = None;
+    let account = world.account(0)?;
+    account.is_settled()?;
+    assert_eq!(account.debited(), passed, "{account:?}");
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! What passes outside the meter is never hidden: before it was attached, and after somebody else took it off.
+
+use std::ffi::CString;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
+
+use anyhow::{Context as _, Result, ensure};
+use e2e::eventually::eventually;
+use e2e::scenario::{Books, Plot, SOON, World, chunked, iccid};
+use e2e::topology::HOST_V4;
+use e2e::traffic::{Datagrams, udp};
+use serde_json::Value;
+
+const PLENTY: u64 = 1 << 30;
+
+fn send(world: &World, datagrams: u64) -> Result<()> {
+    udp(&world.topology.client, (&world.topology.internet, HOST_V4), Datagrams::of(datagrams, 1000))?.join().map(drop)
+}
+
+/// What the interface itself has counted, both directions.
+fn interface_octets(world: &World, link: &str) -> Result<u64> {
+    let text = world.topology.gateway.ip(&format!("-json -statistics link show dev {link}"))?;
+    let links: Value = serde_json::from_str(&text)?;
+    let figure = |way: &str| links[0]["stats64"][way]["bytes"].as_u64().context("bytes");
+    Ok(figure("rx")? + figure("tx")?)
+}
+
+fn prefix(world: &World, link: &str) -> Result<u64> {
+    world.link_status(link)?["unmetered_prefix_octets"].as_u64().context("unmetered_prefix_octets")
+}
+
+#[test]
+fn what_passed_before_there_was_a_meter_is_told_and_still_told_after_a_restart() -> Result<()> {
+    let mut plot = Plot::of(chunked(PLENTY, 2 << 20)).and(chunked(PLENTY, 2 << 20));
+    plot.links = vec![
+        format!("name = \"wan0\"\niccid = \"{}\"", iccid(0)),
+        format!("name = \"usb0\"\niccid = \"{}\"", iccid(1)),
+    ];
+    let mut world = World::build(&plot)?;
+    send(&world, 300)?;
+    world.topology.settle()?;
+    let before = interface_octets(&world, "wan0")?;
+    assert!(before > 300 * 1028, "{before}");
+    world.start_agent(&[])?;
+    world.reaches(0, &["active"])?;
+    assert_eq!(prefix(&world, "wan0")?, before);
+    let text = String::from_utf8(world.weir_status(&[])?.stdout)?;
+    assert!(text.contains("NOT METERED") && text.contains("before its meter was attached"), "{text}");
+
+    world.topology.gateway.ip("link add usb0 type veth peer name peer0")?;
+    eventually("the new link to be metered", SOON, || {
+        ensure!(world.link_status("usb0")?["metered"] == true, "not yet");
+        Ok(())
+    })?;
+    assert_eq!(prefix(&world, "usb0")?, 0, "metered from its first packet");
+
+    send(&world, 300)?;
+    world.kill_agent()?;
+    world.start_agent(&[])?;
+    world.reaches(0, &["active", "renewing"])?;
+    assert_eq!(prefix(&world, "wan0")?, before);
+    world.stop_agent()
+}
+
+/// Has the kernel detach a pinned link, as `bpftool link detach` does.
+fn detach(world: &World, pin: &str) -> Result<()> {
+    let path = CString::new(world.datapath("wan0")?.pins().directory().join(pin).into_os_string().into_vec())?;
+    let mut get = [path.as_ptr() as u64, 0];
+    // SAFETY: BPF_OBJ_GET (7) reads the address of a path, which lives over the call, and flags.
+    let link = unsafe { libc::syscall(libc::SYS_bpf, 7, get.as_mut_ptr(), size_of_val(&get)) };
+    ensure!(link >= 0, "open {path:?}: {}", std::io::Error::last_os_error());
+    // SAFETY: the kernel has just made it for us.
+    let link = unsafe { OwnedFd::from_raw_fd(i32::try_from(link)?) };
+    let mut detach = [link.as_raw_fd().cast_unsigned(), 0];
+    // SAFETY: BPF_LINK_DETACH (34) reads one file descriptor.
+    let answer = unsafe { libc::syscall(libc::SYS_bpf, 34, detach.as_mut_ptr(), size_of_val(&detach)) };
+    ensure!(answer == 0, "detach: {}", std::io::Error::last_os_error());
+    Ok(())
+}
+
+#[test]
+fn a_meter_that_somebody_takes_off_is_noticed_and_attached_again_and_the_gap_is_told() -> Result<()> {
+    let mut world = World::online(&Plot::of(chunked(PLENTY, 2 << 20)))?;
+    send(&world, 300)?;
+    let (first, before) = (world.passed(0)?, world.datapath("wan0")?.epoch_id());
+    detach(&world, "link_uplink")?;
+    eventually("the gap to be told", SOON, || {
+        let status = world.link_status("wan0")?;
+        ensure!(status["meter_gaps"] == 1 && status["metered"] == true, "{status}");
+        Ok(())
+    })?;
+    world.reaches(0, &["active", "renewing"])?;
+    assert_ne!(world.datapath("wan0")?.epoch_id(), before);
+    let agent = world.agent.as_mut().context("an agent")?;
+    agent.actor.wait_for_line("somebody has taken the meter off", SOON)?;
+    let books = Books::open(&world, 0)?;
+    send(&world, 300)?;
+    world.stop_agent()?;
+    books.close(&world)?;
+    let account = world.account(0)?;
+    account.is_settled()?;
+    let debited = account.debited();
+    let passed = first + world.passed(0)?;
+    // The downlink went on being counted until the old meter was read for the last time.
+    ensure!((passed..passed + 20_000).contains(&debited), "{passed} passed, {debited} debited");
+    Ok(())
+}
