@@ -116,7 +116,10 @@ impl Quota {
             quota.sessions.push(Session::restore(session, terms.clone(), reading, now, &mut out));
         }
         quota.queue.extend(out);
-        if let Some((_, reading)) = meter {
+        if let Some((epoch, reading)) = meter {
+            // In hand from the start: whoever closes a session now has to shut its gate first.
+            quota.meter = Some(epoch.clone());
+            quota.control_reserve = terms.control_reserve;
             quota.take_reading(*reading, now);
         }
         quota

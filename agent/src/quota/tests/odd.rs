@@ -3,10 +3,14 @@
 use std::time::Duration;
 
 use super::hand::{
-    Hand, acknowledged, answered, epoch, gate, granted, kinds, last, nothing, passed, sealed, sealed_maybe, sim, terms,
+    Hand, acknowledged, answered, at, epoch, gate, granted, kinds, last, nothing, passed, sealed, sealed_maybe, sim,
+    terms,
 };
-use crate::quota::{Command, Event, GrantedUnit, Operation, Reading, Record, SessionOpening, State, Trigger, Usable};
-use crate::units::{Octets, UsedUnit};
+use crate::quota::{
+    Command, Event, GrantedUnit, Operation, Quota, Reading, Record, SessionOpening, State, StoredSession, Trigger,
+    Usable,
+};
+use crate::units::{ChargingId, Octets, SessionRef, UsedUnit};
 
 fn refused(octets: u64, passed_octets: u64) -> Reading {
     Reading { refused: UsedUnit::new(octets, 0), ..passed(passed_octets) }
@@ -131,4 +135,26 @@ fn a_session_bears_the_epoch_of_the_meter_that_counts_it() {
     let commands = hand.tell(metered(2, hand.reading));
     let opening = opening(&commands).expect("the link is still in use");
     assert_eq!((&opening.epoch, opening.base), (&epoch(2), UsedUnit::new(77, 0)));
+}
+
+#[test]
+fn an_agent_that_stops_before_it_has_taken_over_its_meters_shuts_their_gates_all_the_same() {
+    let mut stored = StoredSession::opened(SessionOpening {
+        session: ChargingId::new(9),
+        subscriber: sim(1),
+        epoch: epoch(1),
+        base: UsedUnit::ZERO,
+        base_throttled: UsedUnit::ZERO,
+        opened_at: at(0),
+    });
+    stored.session_ref = Some(SessionRef::new("ref-9"));
+    let meter = (epoch(1), passed(400));
+    let mut hand = Hand::new();
+    hand.quota = Quota::restore(vec![stored], &terms(), Some(&meter), 7, at(0));
+    hand.reading = passed(400);
+    let commands = hand.tell(Event::Settle);
+    let shut = gate(&commands).expect("the gate is set");
+    assert_eq!(shut.ceiling, Octets::ZERO, "what passed after the last reading would be nobody's");
+    assert_eq!(shut.control_ceiling, terms().control_reserve, "the release still has to get out");
+    assert_eq!(sealed(&hand.wait(60)).operation, Operation::Release);
 }
