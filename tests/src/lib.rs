@@ -13,6 +13,7 @@ pub mod offload;
 pub mod process;
 mod reconciliation;
 pub mod scenario;
+pub mod sim;
 pub mod topology;
 pub mod torture;
 pub mod traffic;

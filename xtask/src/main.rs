@@ -15,6 +15,7 @@ mod rust_paths;
 mod rust_tokens;
 mod setup;
 mod signals;
+mod sim;
 mod system_packages;
 mod test;
 mod toolchain;
@@ -66,6 +67,8 @@ enum Verb {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// Play random schedules of the core against models of all that surrounds it
+    Sim(sim::Arguments),
     /// Formatting, clippy, house rules, licences
     Lint,
     /// What a submission has to pass: lint, then test
@@ -102,6 +105,7 @@ fn dispatch(verb: Option<Verb>) -> anyhow::Result<u8> {
         Verb::Run { arguments } => run::run(&workspace, &arguments),
         Verb::Test { arguments } => test::test(&workspace, &arguments),
         Verb::Torture { minutes, seed } => torture::torture(&workspace, minutes, seed),
+        Verb::Sim(arguments) => sim::sim(&workspace, &arguments),
         Verb::Lint => lint::lint(&workspace),
         Verb::Ci => ci::ci(&workspace),
         Verb::Clean => clean::clean().map(|()| 0),

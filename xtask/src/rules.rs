@@ -86,7 +86,8 @@ fn read(path: PathBuf) -> anyhow::Result<(PathBuf, String)> {
     Ok((path, source))
 }
 
-fn collect_rust_files(directory: &Path, found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+/// Every Rust source below a directory, build directories apart.
+pub(crate) fn collect_rust_files(directory: &Path, found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     let entries = fs::read_dir(directory).with_context(|| format!("list {}", directory.display()))?;
     for entry in entries {
         let path = entry?.path();

@@ -425,8 +425,8 @@ pub struct StoredSession {
 
 impl StoredSession {
     /// A session of which nothing is known but that it was opened.
-    #[cfg(test)]
-    pub(crate) const fn opened(opening: SessionOpening) -> Self {
+    #[must_use]
+    pub const fn opened(opening: SessionOpening) -> Self {
         Self {
             opening,
             session_ref: None,

@@ -1,0 +1,325 @@
+//! The agent's loop as it is: tells the cores what happened, carries out what they command in that order, and can die between any two.
+
+use std::time::Duration;
+
+use agent::quota::{Command, Event, Quota, Reading, Record, Route, StoredSession, Usable};
+use agent::units::BootInstant;
+
+use super::Broken;
+use super::chance::Chance;
+use super::kernel::MeterId;
+use super::ledger::Whereabouts;
+use super::network::Attempt;
+use super::tally::kind_of;
+use super::world::{Agent, Station, World, subscriber};
+
+/// Commands at one instant: more is a storm.
+const COMMANDS: u32 = 2_000;
+/// Timers at one instant: a timer that is still due after so many calls stays due for ever.
+const ROUNDS: u32 = 3;
+
+/// Why the agent does not go on.
+pub(super) enum Halt {
+    /// It died.
+    Died,
+    /// It broke an invariant.
+    Broken(Broken),
+}
+
+impl From<Broken> for Halt {
+    fn from(broken: Broken) -> Self {
+        Self::Broken(broken)
+    }
+}
+
+impl World {
+    /// The agent starts: the ledger and the pinned meters are all it has. A loader is at work for every link.
+    pub(super) fn start(&mut self) -> Result<(), Halt> {
+        if self.agent.is_some() {
+            self.die();
+        }
+        self.lives += 1;
+        let mut stored = self.ledger.restore();
+        let mut stations = Vec::new();
+        for link in 0..self.links.len() {
+            let meter = self.links[link].pinned;
+            let quota = self.restore(link, meter, &mut stored);
+            stations.push(Station { quota, meter, pending: true, in_use: None });
+        }
+        let past = self.restore(self.links.len(), None, &mut stored);
+        stations.push(Station { quota: past, meter: None, pending: false, in_use: None });
+        self.agent = Some(Agent { stations, settling: false });
+        (0..=self.links.len()).try_for_each(|station| self.carry_out(station))
+    }
+
+    /// The core of one station takes up the sessions that its meter counts for; the last station takes the rest.
+    fn restore(&mut self, station: usize, meter: Option<MeterId>, stored: &mut Vec<StoredSession>) -> Quota {
+        let meter = meter.map(|id| (self.kernel.meters[id].epoch.clone(), self.read_meter(id)));
+        let is_past = station == self.links.len();
+        let belongs = |session: &StoredSession| {
+            is_past || meter.as_ref().is_some_and(|(epoch, _)| *epoch == session.opening.epoch)
+        };
+        let (own, others) = std::mem::take(stored).into_iter().partition(belongs);
+        *stored = others;
+        let sim = self.links.get(station).and_then(|link| link.sim).unwrap_or(0);
+        let seed = self.seed(u64::try_from(station).unwrap_or(0));
+        let terms = self.package(sim).terms(self.setup.repetition, self.lives);
+        Quota::restore(own, &terms, meter.as_ref(), seed, self.now).with_aborted(self.ledger.aborted.clone())
+    }
+
+    /// Reads a meter for the core.
+    fn read_meter(&mut self, id: MeterId) -> Reading {
+        let meter = &mut self.kernel.meters[id];
+        meter.told = meter.reading;
+        meter.reading
+    }
+
+    fn station(&mut self, station: usize) -> Option<&mut Station> {
+        self.agent.as_mut().map(|agent| &mut agent.stations[station])
+    }
+
+    /// Tells a core what happened and carries out what it answers.
+    pub(super) fn tell(&mut self, station: usize, event: Event) -> Result<(), Halt> {
+        self.note(|| format!("  station {station}: {event:?}"));
+        let now = self.now;
+        let Some(of) = self.station(station) else { return Ok(()) };
+        of.quota.handle_event(event, now);
+        self.carry_out(station)
+    }
+
+    /// Tells every core.
+    pub(super) fn tell_all(&mut self, event: &Event) -> Result<(), Halt> {
+        (0..=self.links.len()).try_for_each(|station| self.tell(station, event.clone()))
+    }
+
+    /// Records that follow each other are one commit, made before the next command is carried out.
+    fn carry_out(&mut self, station: usize) -> Result<(), Halt> {
+        let mut batch: Vec<Record> = Vec::new();
+        for count in 0.. {
+            hold!(count < COMMANDS, "no storm of commands at one instant", "station {station}");
+            let Some(of) = self.station(station) else { return Ok(()) };
+            let command = of.quota.poll_command();
+            if let Some(command) = &command {
+                self.note(|| format!("  station {station}: -> {command:?}"));
+            }
+            if let Some(Command::Record(record)) = command {
+                batch.push(record);
+                continue;
+            }
+            self.commit(&mut batch)?;
+            let Some(command) = command else { break };
+            self.obey(station, &command)?;
+        }
+        Ok(())
+    }
+
+    /// One transaction. The agent may die before it and after it.
+    fn commit(&mut self, batch: &mut Vec<Record>) -> Result<(), Halt> {
+        let Some(last) = batch.last() else { return Ok(()) };
+        let kind = kind_of(last);
+        self.crash_point("before the commit of", kind)?;
+        for record in batch.iter() {
+            self.tally.count("records", kind_of(record));
+        }
+        self.ledger.commit(batch)?;
+        self.check_commit(batch)?;
+        batch.clear();
+        self.crash_point("after the commit of", kind)
+    }
+
+    fn obey(&mut self, station: usize, command: &Command) -> Result<(), Halt> {
+        match *command {
+            Command::Record(_) => Ok(()),
+            Command::Send { key, attempt, route } => {
+                let sealed = self.ledger.outstanding(key)?;
+                self.tally.count("operations", super::tally::operation(sealed.message.operation));
+                // Without another link, a detour is the way that there is.
+                let route = if self.links.len() > 1 { route } else { Route::Routed };
+                self.network.send(sealed, Attempt { station, number: attempt }, route);
+                self.crash_point("after", "a message is sent")
+            }
+            Command::SetGate(gate) => {
+                let Some(id) = self.station(station).and_then(|of| of.meter) else { return Err(Halt::Died) };
+                let recorded = self.ledger.highest_ceiling(&self.kernel.meters[id].epoch);
+                hold!(
+                    gate.ceiling <= recorded,
+                    "the gate opens no further than what is recorded",
+                    "{gate:?}, recorded: {recorded}"
+                );
+                if self.kernel.meters[id].end.is_some() {
+                    // A gate that cannot be written is an error that ends the agent.
+                    return Err(Halt::Died);
+                }
+                self.kernel.meters[id].set(gate, recorded);
+                self.crash_point("after", "a gate is set")
+            }
+            Command::DrawName => {
+                let name = self.ledger.fresh_name(&mut Chance::new(self.seed(u64::MAX)));
+                let now = self.now;
+                if let Some(of) = self.station(station) {
+                    of.quota.handle_event(Event::Named(name), now);
+                }
+                Ok(())
+            }
+            Command::Read => {
+                let event = self.reading_of(station).map_or(Event::MeterLost, Event::Reading);
+                let now = self.now;
+                if let Some(of) = self.station(station) {
+                    of.quota.handle_event(event, now);
+                }
+                self.crash_point("after", "a meter is read")
+            }
+        }
+    }
+
+    /// What the meter of a station says, if it can be read.
+    pub(super) fn reading_of(&mut self, station: usize) -> Option<Reading> {
+        let id = self.station(station)?.meter?;
+        if self.kernel.meters[id].end.is_some() { None } else { Some(self.read_meter(id)) }
+    }
+
+    /// A moment at which the agent could die.
+    fn crash_point(&mut self, when: &'static str, what: &'static str) -> Result<(), Halt> {
+        match &mut self.crash_in {
+            Some(0) => {
+                self.note(|| format!("the agent dies {when} {what}"));
+                self.tally.count_crash(when, what);
+                Err(Halt::Died)
+            }
+            Some(points) => {
+                *points -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A loader is done with a link: its last meter is read once more, then the new one is taken in hand.
+    pub(super) fn attach(&mut self, link: usize) -> Result<(), Halt> {
+        let Some(before) = self.station(link).filter(|station| station.pending).map(|station| station.meter) else {
+            return Ok(());
+        };
+        if !self.links[link].metered || self.links[link].pinned.is_none() {
+            let id = self.kernel.load();
+            self.links[link].pinned = Some(id);
+            self.links[link].metered = true;
+            self.crash_point("after", "a meter is loaded")?;
+        }
+        if before.is_some() {
+            let last = self.reading_of(link).map_or(Event::MeterLost, Event::Reading);
+            self.tell(link, last)?;
+        }
+        let id = self.links[link].pinned;
+        if let Some(station) = self.station(link) {
+            (station.meter, station.pending) = (id, false);
+        }
+        let gone = before.filter(|before| Some(*before) != id);
+        if let Some(gone) = gone {
+            self.lose_meter(gone);
+        }
+        if let Some(id) = id {
+            let (epoch, reading) = (self.kernel.meters[id].epoch.clone(), self.read_meter(id));
+            let control_reserve = self.default_reserve();
+            self.tell(link, Event::Metered { epoch, reading, control_reserve })?;
+        }
+        if let Some(end) = gone.and_then(|gone| self.kernel.meters[gone].end.as_mut()) {
+            // The agent has lived to write down all that it was told.
+            end.at_most = end.at_least;
+        }
+        self.use_link(link)
+    }
+
+    fn default_reserve(&self) -> agent::units::Octets {
+        self.package(0).terms(self.setup.repetition, self.lives).control_reserve
+    }
+
+    /// Tells the core when the link comes into use, goes out of use, or has another SIM.
+    pub(super) fn use_link(&mut self, link: usize) -> Result<(), Halt> {
+        let sim = self.links[link].sim.filter(|_| self.links[link].up);
+        let Some(station) = self.station(link).filter(|station| !station.pending) else { return Ok(()) };
+        let before = station.in_use;
+        let Some(sim) = sim else {
+            if before.is_some() || station.quota.needs_meter() {
+                station.in_use = None;
+                return self.tell(link, Event::Gone);
+            }
+            return Ok(());
+        };
+        if before == Some(sim) {
+            return Ok(());
+        }
+        let Some(id) = station.meter else { return Ok(()) };
+        let Some(reading) = self.reading_of(link) else { return Ok(()) };
+        if let Some(station) = self.station(link) {
+            station.in_use = Some(sim);
+        }
+        let (epoch, terms) =
+            (self.kernel.meters[id].epoch.clone(), self.package(sim).terms(self.setup.repetition, self.lives));
+        self.tell(link, Event::Usable(Usable { subscriber: subscriber(sim), epoch, terms, reading }))?;
+        let others = (0..=self.links.len()).filter(|other| *other != link && before.is_none());
+        others.collect::<Vec<_>>().into_iter().try_for_each(|other| self.tell(other, Event::RouteUp))
+    }
+
+    /// The agent stops but for its sessions: last readings are committed.
+    pub(super) fn keep(&mut self) -> Result<(), Halt> {
+        for station in 0..=self.links.len() {
+            if let Some(reading) = self.reading_of(station) {
+                self.tell(station, Event::Reading(reading))?;
+            }
+        }
+        self.tell_all(&Event::Pause)?;
+        Err(Halt::Died)
+    }
+
+    /// When a core next wants to be called.
+    pub(super) fn next_timer(&self) -> Option<BootInstant> {
+        self.agent.as_ref()?.stations.iter().filter_map(|station| station.quota.poll_timeout()).min()
+    }
+
+    /// Calls every core that has something due. Nothing stays due.
+    pub(super) fn tick(&mut self) -> Result<(), Halt> {
+        for station in 0..=self.links.len() {
+            for round in 0.. {
+                let now = self.now;
+                let Some(of) = self.station(station) else { return Ok(()) };
+                if of.quota.poll_timeout().is_none_or(|at| at > now) {
+                    break;
+                }
+                hold!(round < ROUNDS, "no timer stays due", "station {station}: {:?}", of.quota);
+                of.quota.handle_timeout(now);
+                self.carry_out(station)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the agent work for so long.
+    pub(super) fn work(&mut self, span: Duration) -> Result<(), Halt> {
+        let end = self.now.plus(span);
+        while let Some(at) = self.next_timer().filter(|at| *at <= end) {
+            self.now = at.max(self.now);
+            self.tick()?;
+        }
+        self.now = end;
+        Ok(())
+    }
+
+    /// What an acknowledgement claims must be so.
+    fn check_commit(&self, batch: &[Record]) -> Result<(), Broken> {
+        for record in batch {
+            let Record::MessageAcknowledged { key, .. } = record else { continue };
+            let sealed = self.ledger.message(*key)?;
+            for container in &sealed.containers {
+                let name = (key.session, container.number);
+                let current = Whereabouts::Acknowledged(self.server.generation);
+                let claimed = self.ledger.containers.get(&name).is_some_and(|closed| closed.whereabouts == current);
+                hold!(
+                    !claimed || self.server.has_booked(name),
+                    "only what the server has booked counts as acknowledged",
+                    "{name:?} of {key:?}"
+                );
+            }
+        }
+        Ok(())
+    }
+}
