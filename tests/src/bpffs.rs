@@ -17,6 +17,7 @@ pub struct Workdir {
     path: PathBuf,
     // Dropped in this order: first the mount, then the directory.
     mount: Option<Registration>,
+    covers: Vec<Registration>,
     _dir: Registration,
 }
 
@@ -28,7 +29,7 @@ impl Workdir {
             use std::os::unix::fs::DirBuilderExt as _;
             fs::DirBuilder::new().mode(0o700).create(&path).with_context(|| format!("make {}", path.display()))
         })?;
-        Ok(Self { path, mount: None, _dir: dir })
+        Ok(Self { path, mount: None, covers: Vec::new(), _dir: dir })
     }
 
     /// Makes the directory and mounts a BPF file system at its `bpf`. Needs root.
@@ -37,12 +38,15 @@ impl Workdir {
         let mut workdir = Self::new(label)?;
         let point = workdir.bpf();
         fs::create_dir(&point).with_context(|| format!("make {}", point.display()))?;
-        let ((), registration) = cleanup::register(Resource::Mount(point.clone()), || {
-            mount(Some("bpf"), &point, Some("bpf"), MsFlags::empty(), None::<&str>)
-                .with_context(|| format!("mount a BPF file system at {}", point.display()))
-        })?;
-        workdir.mount = Some(registration);
+        workdir.mount = Some(mount_bpffs(&point)?);
         Ok(workdir)
+    }
+
+    /// Mounts another, empty one over it: what was pinned is out of sight.
+    pub fn cover_bpffs(&mut self) -> Result<()> {
+        let cover = mount_bpffs(&self.bpf())?;
+        self.covers.push(cover);
+        Ok(())
     }
 
     /// The directory.
@@ -97,4 +101,12 @@ pub(crate) fn plain_files(directory: &Path) -> Result<Vec<PathBuf>> {
         }
     }
     Ok(files)
+}
+
+fn mount_bpffs(point: &Path) -> Result<Registration> {
+    let ((), registration) = cleanup::register(Resource::Mount(point.to_owned()), || {
+        mount(Some("bpf"), point, Some("bpf"), MsFlags::empty(), None::<&str>)
+            .with_context(|| format!("mount a BPF file system at {}", point.display()))
+    })?;
+    Ok(registration)
 }

@@ -26,19 +26,6 @@ fn dies_at(world: &mut World, point: &str) -> Result<()> {
     world.wait_for_death().with_context(|| format!("ordered to die at {point}"))
 }
 
-/// Lets the last agent settle, then holds capture, kernel, containers and debit against each other, to the octet.
-fn settles_to_the_octet(world: &mut World, books: Books) -> Result<()> {
-    world.stop_agent()?;
-    books.close(world)?;
-    let (kernel, account) = (world.kernel(0)?, world.account(0)?);
-    let passed = (kernel.uplink.passed.octets, kernel.downlink.passed.octets);
-    account.is_settled()?;
-    ensure!(world.containers()? == passed, "containers of {:?}, {passed:?} passed", world.containers()?);
-    ensure!((account.uplink, account.downlink) == passed, "{passed:?} passed: {account:?}");
-    ensure!(passed.0 > 0, "nothing was tried");
-    Ok(())
-}
-
 /// Every agent begins where the one before it has died, with the first units still to be asked for.
 #[test]
 fn an_agent_that_dies_while_it_asks_for_its_first_units_has_asked_once() -> Result<()> {
@@ -53,8 +40,7 @@ fn an_agent_that_dies_while_it_asks_for_its_first_units_has_asked_once() -> Resu
     world.start_agent(&[])?;
     flow.carries(2 * CHUNK, SOON)?;
     flow.stop()?;
-    settles_to_the_octet(&mut world, books)?;
-    let account = world.account(0)?;
+    let account = world.settles_to_the_octet(books)?;
     ensure!(account.sessions.len() == 1, "one create is one create: {account:?}");
     Ok(())
 }
@@ -76,8 +62,7 @@ fn an_agent_that_dies_at_any_point_of_its_work_loses_nothing_and_charges_nothing
     world.start_agent(&[])?;
     flow.carries(2 * CHUNK, SOON)?;
     flow.stop()?;
-    settles_to_the_octet(&mut world, books)?;
-    let account = world.account(0)?;
+    let account = world.settles_to_the_octet(books)?;
     ensure!(account.sessions.len() == 1, "the session goes on over every death: {account:?}");
     Ok(())
 }
@@ -98,7 +83,7 @@ fn an_agent_that_dies_while_it_settles_is_settled_by_the_next() -> Result<()> {
     }
     world.start_agent(&[])?;
     world.reaches(0, &["active"])?;
-    settles_to_the_octet(&mut world, books)
+    world.settles_to_the_octet(books).map(drop)
 }
 
 /// The message has left to its last octet, and its answer is not there yet.
@@ -118,7 +103,7 @@ fn an_agent_that_dies_while_it_waits_for_an_answer_is_not_charged_twice() -> Res
         flow.carries(CHUNK, SOON)?;
     }
     flow.stop()?;
-    settles_to_the_octet(&mut world, books)
+    world.settles_to_the_octet(books).map(drop)
 }
 
 #[test]

@@ -11,7 +11,7 @@ pub mod maps;
 pub mod retire;
 pub mod survey;
 
-use std::{os::fd::OwnedFd, path::Path};
+use std::{fmt, os::fd::OwnedFd, path::Path};
 
 use agent_common::{AllowKey, Counters, Gate, Word};
 use anyhow::{Context as _, Result};
@@ -55,6 +55,12 @@ pub struct Datapath {
     allow: HashMap<MapData, AllowKey, u8>,
     /// Held, so that they stay attached for as long as the agent lives, whatever becomes of the file system with the pins.
     links: Vec<OwnedFd>,
+}
+
+impl fmt::Debug for Datapath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Datapath").field("pins", &self.pins).field("epoch_id", &self.epoch_id).finish_non_exhaustive()
+    }
 }
 
 impl Datapath {

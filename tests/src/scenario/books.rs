@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use agent_common::{Counters, DirectionCounters};
+use agent::datapath::Datapath;
+use agent_common::{Counters, DirectionCounters, Tally};
 use anyhow::{Context as _, Result, ensure};
 
 use super::World;
@@ -20,6 +21,8 @@ pub struct Books {
     capture: Capture,
     wire: Totals,
     kernel: Counters,
+    /// Meters that were replaced since.
+    replaced: Vec<Datapath>,
 }
 
 /// What has crossed since then, by the capture: IP octets of every class.
@@ -63,19 +66,32 @@ impl Books {
     pub fn before_the_agent(world: &World, link: usize) -> Result<Self> {
         let capture = listen(world, link)?;
         let wire = capture.quiet()?;
-        Ok(Self { link, capture, wire, kernel: Counters::default() })
+        Ok(Self { link, capture, wire, kernel: Counters::default(), replaced: Vec::new() })
     }
 
     /// Opens them at a quiet moment. The link must be metered already.
     pub fn open(world: &World, link: usize) -> Result<Self> {
         let capture = listen(world, link)?;
-        let (wire, kernel) = at_rest(world, link, &capture)?;
-        Ok(Self { link, capture, wire, kernel })
+        let (wire, kernel) = at_rest(&capture, || world.kernel(link))?;
+        Ok(Self { link, capture, wire, kernel, replaced: Vec::new() })
     }
 
     /// What the kernel has counted since the books were opened: each figure of the one less the same of the other.
     pub fn counted(&self, world: &World) -> Result<Counters> {
-        Ok(difference(&world.kernel(self.link)?, &self.kernel))
+        Ok(difference(&self.kernel(world)?, &self.kernel))
+    }
+
+    /// Keeps the meter that the link has now: it is about to be replaced, and its counts go on belonging to these books.
+    pub fn keep_meter(&mut self, world: &World) -> Result<()> {
+        self.replaced.push(world.datapath(&world.topology.uplinks[self.link].near)?);
+        Ok(())
+    }
+
+    /// What all meters of the link have counted, from the beginning of each.
+    pub fn kernel(&self, world: &World) -> Result<Counters> {
+        let present = world.datapath(&world.topology.uplinks[self.link].near)?;
+        let earlier = self.replaced.iter().filter(|meter| meter.epoch_id() != present.epoch_id());
+        earlier.map(Datapath::read).try_fold(present.read()?, |all, meter| Ok(sum(&all, &meter?)))
     }
 
     /// What was seen on the wire, the time before the books were opened included.
@@ -86,7 +102,7 @@ impl Books {
 
     /// Waits for a quiet moment, then holds the wire against the kernel, to the octet, in both directions.
     pub fn agree(&self, world: &World) -> Result<Crossed> {
-        let (wire, kernel) = at_rest(world, self.link, &self.capture)?;
+        let (wire, kernel) = at_rest(&self.capture, || self.kernel(world))?;
         let crossed = Crossed {
             uplink: wire.ip(Uplink).octets - self.wire.ip(Uplink).octets,
             downlink: wire.ip(Downlink).octets - self.wire.ip(Downlink).octets,
@@ -113,35 +129,41 @@ fn listen(world: &World, link: usize) -> Result<Capture> {
 }
 
 /// A moment at which nothing moved: the kernel said the same before and after the wire was quiet.
-fn at_rest(world: &World, link: usize, capture: &Capture) -> Result<(Totals, Counters)> {
+fn at_rest(capture: &Capture, kernel: impl Fn() -> Result<Counters>) -> Result<(Totals, Counters)> {
     eventually("wire and kernel to rest", PATIENCE, || {
-        let before = world.kernel(link)?;
+        let before = kernel()?;
         let wire = capture.quiet()?;
-        let kernel = world.kernel(link)?;
-        ensure!(before == kernel, "still counting");
-        Ok((wire, kernel))
+        let after = kernel()?;
+        ensure!(before == after, "still counting");
+        Ok((wire, after))
     })
 }
 
 fn difference(later: &Counters, earlier: &Counters) -> Counters {
-    Counters {
-        uplink: direction(&later.uplink, &earlier.uplink),
-        downlink: direction(&later.downlink, &earlier.downlink),
-        parse_errors: later.parse_errors - earlier.parse_errors,
-    }
+    each(later, earlier, |later, earlier| later - earlier)
 }
 
-fn direction(later: &DirectionCounters, earlier: &DirectionCounters) -> DirectionCounters {
-    let tally = |later: agent_common::Tally, earlier: agent_common::Tally| agent_common::Tally {
-        octets: later.octets - earlier.octets,
-        packets: later.packets - earlier.packets,
+fn sum(one: &Counters, other: &Counters) -> Counters {
+    each(one, other, |one, other| one + other)
+}
+
+/// Figure by figure.
+fn each(one: &Counters, other: &Counters, act: impl Fn(u64, u64) -> u64) -> Counters {
+    let tally = |one: Tally, other: Tally| Tally {
+        octets: act(one.octets, other.octets),
+        packets: act(one.packets, other.packets),
     };
-    DirectionCounters {
-        passed: tally(later.passed, earlier.passed),
-        refused: tally(later.refused, earlier.refused),
-        control: tally(later.control, earlier.control),
-        throttled: tally(later.throttled, earlier.throttled),
-        policed: tally(later.policed, earlier.policed),
-        non_ip: tally(later.non_ip, earlier.non_ip),
+    let direction = |one: &DirectionCounters, other: &DirectionCounters| DirectionCounters {
+        passed: tally(one.passed, other.passed),
+        refused: tally(one.refused, other.refused),
+        control: tally(one.control, other.control),
+        throttled: tally(one.throttled, other.throttled),
+        policed: tally(one.policed, other.policed),
+        non_ip: tally(one.non_ip, other.non_ip),
+    };
+    Counters {
+        uplink: direction(&one.uplink, &other.uplink),
+        downlink: direction(&one.downlink, &other.downlink),
+        parse_errors: act(one.parse_errors, other.parse_errors),
     }
 }

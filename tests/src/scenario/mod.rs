@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::Output;
 use std::time::Duration;
 
-use agent::datapath::Datapath;
+use agent::datapath::{Datapath, Pins};
 use agent_common::Counters;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
@@ -41,6 +41,9 @@ pub enum ClockWord {
     /// Its labels may be off by years.
     Unsynced,
 }
+
+/// The newest layout of the maps that a scenario orders an agent to be of.
+const NEWEST_LAYOUT: u32 = 9;
 
 /// A scenario in progress. Dropping it ends and removes everything.
 #[derive(Debug)]
@@ -155,6 +158,19 @@ impl World {
         Ok(())
     }
 
+    /// Lets the agent settle, then holds capture, kernel, containers and debit of the first link against each other, to the octet.
+    pub fn settles_to_the_octet(&mut self, books: Books) -> Result<Account> {
+        self.stop_agent()?;
+        let (kernel, account) = (books.kernel(self)?, self.account(0)?);
+        books.close(self)?;
+        let passed = (kernel.uplink.passed.octets, kernel.downlink.passed.octets);
+        account.is_settled()?;
+        ensure!(self.containers()? == passed, "containers of {:?}, {passed:?} passed", self.containers()?);
+        ensure!((account.uplink, account.downlink) == passed, "{passed:?} passed: {account:?}");
+        ensure!(passed.0 > 0, "nothing was tried");
+        Ok(account)
+    }
+
     /// Kills the server as a crash would.
     pub fn kill_server(&mut self) -> Result<SocketAddr> {
         let mut server = self.server.take().context("no server to kill")?;
@@ -173,9 +189,20 @@ impl World {
         self.datapath(&self.topology.uplinks[link].near)?.read()
     }
 
-    /// The pinned meter of a link.
+    /// The pinned meter of a link, of the newest layout that has one: an agent may be ordered to be of another.
     pub fn datapath(&self, link: &str) -> Result<Datapath> {
-        Datapath::open(&plot::pin_root(&self.workdir), link)
+        let pin_root = self.pin_root();
+        let layouts = (1..=NEWEST_LAYOUT).rev().map(|version| Pins::of_layout(&pin_root, version, link));
+        let newest = layouts.into_iter().find(|pins| pins.directory().exists());
+        Datapath::open_pins(
+            newest.with_context(|| format!("no meter of {link} is pinned under {}", pin_root.display()))?,
+        )
+    }
+
+    /// Where the agent's pins are.
+    #[must_use]
+    pub fn pin_root(&self) -> PathBuf {
+        plot::pin_root(&self.workdir)
     }
 
     /// Octets that have passed under the ceilings of a link, both directions.
