@@ -254,8 +254,10 @@ impl Quota {
         }
         self.attach(usable.epoch.clone(), usable.reading, usable.terms.control_reserve, now);
         let mut out = Vec::new();
+        // A crash may have come between the order to abort and the core whose session was meant.
+        let aborted = self.aborted.contains(&usable.subscriber);
         for session in self.sessions.iter_mut().filter(|session| session.is_live()) {
-            if session.opening.subscriber == usable.subscriber {
+            if session.opening.subscriber == usable.subscriber && !aborted {
                 session.terms = usable.terms.clone();
             } else {
                 session.close(Trigger::Final, now, &mut out);

@@ -332,6 +332,19 @@ fn an_order_to_abort_holds_over_a_restart_until_it_is_reauthorised() {
 }
 
 #[test]
+fn a_session_that_an_order_to_abort_did_not_reach_before_a_crash_is_closed_after_it() {
+    let session = stored(&mut Hand::new());
+    let meter = (epoch(1), passed(456_789));
+    let mut hand = Hand::new();
+    hand.reading = passed(456_789);
+    hand.quota = Quota::restore(vec![session], &terms(), Some(&meter), 9, at(0)).with_aborted([sim(1)]);
+    let commands = hand.usable(terms());
+    assert_eq!(kinds(&commands), ["closing", "gate"]);
+    assert_eq!(gate(&commands).map(|gate| gate.ceiling), Some(Octets::ZERO));
+    assert_eq!(sealed(&hand.wait(60)).operation, Operation::Release);
+}
+
+#[test]
 fn an_order_to_abort_is_about_a_sim_and_not_about_a_link() {
     let mut hand = Hand::active();
     hand.tell(Event::Abort(sim(1)));
