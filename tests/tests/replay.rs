@@ -1,12 +1,10 @@
 //! What a real agent was told and did is recorded, and its core does the same again.
 
-use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::eventually::eventually;
-use e2e::process::binary;
-use e2e::scenario::{Plot, SOON, World, chunked};
+use e2e::scenario::{Plot, RECORDED, RECORDING, SOON, World, chunked};
 use e2e::topology::HOST_V4;
 use e2e::traffic::{Datagrams, udp};
 use serde_json::Value;
@@ -14,18 +12,10 @@ use serde_json::Value;
 /// Time for retries with their back-off.
 const PATIENCE: Duration = Duration::from_secs(40);
 
-const RECORDING: &str = "weir.jsonl";
-
-/// Runs `weir replay ARGS` where the agent's files are.
-fn replay(world: &World, args: &[&str]) -> Result<Output> {
-    let mut command = Command::new(binary("weir")?);
-    command.arg("replay").args(args).current_dir(world.workdir.path()).output().context("run weir replay")
-}
-
 /// Two lives under traffic: answers that are lost, a crash, another agent, an end.
 fn two_lives(world: &mut World) -> Result<()> {
     world.fault("update", "drop-answer", 2)?;
-    world.start_agent(&["--record", RECORDING])?;
+    world.start_agent(&RECORDED)?;
     world.reaches(0, &["active", "renewing"])?;
     let flow = udp(&world.topology.client, (&world.topology.internet, HOST_V4), Datagrams::endless(600_000, 1000))?;
     eventually("two answers to be lost", PATIENCE, || {
@@ -38,7 +28,7 @@ fn two_lives(world: &mut World) -> Result<()> {
         Ok(())
     })?;
     world.kill_agent()?;
-    world.start_agent(&["--record", RECORDING])?;
+    world.start_agent(&RECORDED)?;
     world.reaches(0, &["active", "renewing"])?;
     flow.carries(1_000_000, SOON)?;
     flow.stop()?;
@@ -83,10 +73,10 @@ fn what_an_agent_did_before_and_after_a_crash_is_done_again_and_an_octet_more_is
     let recording = std::fs::read_to_string(world.workdir.path().join(RECORDING))?;
     holds_no_secret(&world, &recording)?;
 
-    let played = replay(&world, &[RECORDING])?;
+    let played = world.weir_replay(&[RECORDING])?;
     let words = String::from_utf8_lossy(&played.stdout).into_owned();
     assert!(played.status.success() && words.starts_with("2 lives, ") && words.ends_with(": the same\n"), "{played:?}");
-    let played = replay(&world, &["--json", RECORDING])?;
+    let played = world.weir_replay(&["--json", RECORDING])?;
     let told: Value = serde_json::from_slice(&played.stdout)?;
     let count = |kinds: &[&str]| {
         let begins = |line: &&str| kinds.iter().any(|kind| line.starts_with(&format!("{{\"{kind}\":")));
@@ -99,7 +89,7 @@ fn what_an_agent_did_before_and_after_a_crash_is_done_again_and_an_octet_more_is
 
     let (changed, line) = with_one_octet_more(&recording)?;
     world.workdir.write("changed.jsonl", &changed)?;
-    let played = replay(&world, &["changed.jsonl"])?;
+    let played = world.weir_replay(&["changed.jsonl"])?;
     let words = String::from_utf8_lossy(&played.stdout).into_owned();
     assert_eq!(played.status.code(), Some(1), "{played:?}");
     assert!(words.starts_with(&format!("changed.jsonl:{line}: wan0 at ")), "{words}");
@@ -107,6 +97,6 @@ fn what_an_agent_did_before_and_after_a_crash_is_done_again_and_an_octet_more_is
         words.contains("  recorded:  Record(ContainerClosed") && words.contains("  this core: Record(ContainerClosed"),
         "{words}"
     );
-    assert_eq!(replay(&world, &["nowhere.jsonl"])?.status.code(), Some(64));
+    assert_eq!(world.weir_replay(&["nowhere.jsonl"])?.status.code(), Some(64));
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use e2e::Direction::{Downlink, Uplink};
 use e2e::eventually::eventually;
-use e2e::scenario::{Books, Plot, World, chance, chunked, meanwhile};
+use e2e::scenario::{Books, Plot, RECORDED, World, chance, chunked, meanwhile};
 use e2e::topology::{CLIENT_V4, HOST_V4, HOST_V6};
 use e2e::traffic::{Datagrams, Flow, TcpServer, Transfer, udp};
 use serde_json::json;
@@ -48,7 +48,7 @@ impl Traffic {
     }
 }
 
-/// The wire and the kernel agree, the agent settles, and the server has debited just that.
+/// The wire and the kernel agree, the agent settles, the server has debited just that, and what all the agents did is done again.
 fn settles_to_the_octet(mut world: World, books: Books) -> Result<()> {
     books.agree(&world)?;
     ensure!(world.status()?["ledger_drift_octets"] == 0, "{}", world.status()?);
@@ -60,20 +60,20 @@ fn settles_to_the_octet(mut world: World, books: Books) -> Result<()> {
     account.is_settled()?;
     let (up, down) = (kernel.uplink.passed.octets, kernel.downlink.passed.octets);
     ensure!((account.uplink, account.downlink) == (up, down), "{up} up, {down} down passed: {account:?}");
-    Ok(())
+    world.is_replayed_alike()
 }
 
 #[test]
 fn survives_kill_minus_nine() -> Result<()> {
     chance(|random| {
-        let mut world = World::online(&plot())?;
+        let mut world = World::online_with(&plot(), &RECORDED)?;
         let books = Books::open(&world, 0)?;
         let traffic = Traffic::start(&world)?;
         for _ in 0..5 {
             meanwhile(Duration::from_millis(random.u64(0..1500)))?;
             world.kill_agent()?;
             meanwhile(Duration::from_millis(random.u64(0..500)))?;
-            world.start_agent(&[])?;
+            world.start_agent(&RECORDED)?;
         }
         traffic.flows_again_and_ends()?;
         settles_to_the_octet(world, books)
@@ -86,7 +86,7 @@ fn strike(world: &mut World, random: &mut fastrand::Rng) -> Result<()> {
         0 | 1 => {
             world.kill_agent()?;
             meanwhile(Duration::from_millis(random.u64(0..300)))?;
-            world.start_agent(&[])
+            world.start_agent(&RECORDED)
         }
         2 => {
             let address = world.kill_server()?;
@@ -107,7 +107,7 @@ fn strike(world: &mut World, random: &mut fastrand::Rng) -> Result<()> {
 #[test]
 fn a_storm_of_faults_and_kills_costs_nobody_an_octet() -> Result<()> {
     chance(|random| {
-        let mut world = World::online(&plot())?;
+        let mut world = World::online_with(&plot(), &RECORDED)?;
         let books = Books::open(&world, 0)?;
         let traffic = Traffic::start(&world)?;
         for _ in 0..8 {

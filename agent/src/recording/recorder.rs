@@ -14,7 +14,8 @@ use nix::fcntl::{Flock, FlockArg};
 use super::{Life, Line, SCHEMA};
 use crate::units::{BootId, BootInstant};
 
-/// A recording is not let grow past this: about two days of one busy link.
+/// A recording is not let grow past this: more than a day of a link that is read every second, some hours of one that renews its units
+/// every other second.
 pub const BOUND: u64 = 64 << 20;
 
 /// Owner reads and writes, nobody else: a recording holds who pays and what was used.

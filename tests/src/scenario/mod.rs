@@ -30,6 +30,12 @@ use crate::topology::Topology;
 /// How long anything may take that is expected to happen soon.
 pub const SOON: Duration = Duration::from_secs(15);
 
+/// Arguments by which an agent records what its cores are told and do, for [`World::is_replayed_alike`].
+pub const RECORDED: [&str; 2] = ["--record", RECORDING];
+
+/// Where it does.
+pub const RECORDING: &str = "weir.jsonl";
+
 /// What may be used of a shut gate's last octets, and no packet of full size fits any more.
 pub const PACKET: u64 = 1500;
 
@@ -100,8 +106,13 @@ impl World {
 
     /// The same with the agent on every link: each has units, or waits where the server gives none.
     pub fn online(plot: &Plot) -> Result<Self> {
+        Self::online_with(plot, &[])
+    }
+
+    /// The same with an agent that is started with these arguments.
+    pub fn online_with(plot: &Plot, args: &[&str]) -> Result<Self> {
         let mut world = Self::build(plot)?;
-        world.start_agent(&[])?;
+        world.start_agent(args)?;
         for link in 0..world.topology.uplinks.len() {
             world.reaches(link, &["active", "renewing", "final"])?;
         }
@@ -224,6 +235,20 @@ impl World {
         let mut command = std::process::Command::new(binary("weir")?);
         command.args(["status", "--socket"]).arg(self.workdir.path().join("weir.sock")).args(args);
         command.output().context("run weir status")
+    }
+
+    /// Runs `weir replay ARGS` where the agent's files are.
+    pub fn weir_replay(&self, args: &[&str]) -> Result<Output> {
+        let mut command = std::process::Command::new(binary("weir")?);
+        command.arg("replay").args(args).current_dir(self.workdir.path()).output().context("run weir replay")
+    }
+
+    /// Fails unless the cores do again what those of the recorded agents did, of each agent from its start to its death.
+    pub fn is_replayed_alike(&self) -> Result<()> {
+        let output = self.weir_replay(&[RECORDING])?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        ensure!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
     }
 
     /// The agent's status.

@@ -136,6 +136,7 @@ fn compare(stage: &mut Stage) -> Result<Outcome> {
         outcome.links.push(figures);
         outcome.sum += figures;
     }
+    wrong.extend(stage.world.is_replayed_alike().err().map(|error| format!("{error:#}")));
     outcome.wrong = wrong;
     Ok(outcome)
 }

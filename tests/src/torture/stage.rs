@@ -18,7 +18,7 @@ use super::wire::Wire;
 use crate::clock::{Deadline, now, pause};
 use crate::eventually::eventually;
 use crate::offload::Switch;
-use crate::scenario::{Plot, World, iccid};
+use crate::scenario::{Plot, RECORDED, World, iccid};
 use crate::topology::{Layout, Medium};
 
 /// How long anything may take that is bound to happen, on a machine that is busy with other things.
@@ -211,12 +211,12 @@ impl Stage {
     /// Starts an agent that does this when it is asked to end, unless there is one; it may be ordered to die at a point before that.
     pub(super) fn start_agent_that(&mut self, ends: Ends, dies_at: Option<&str>) -> Result<()> {
         if matches!(self.agent, AgentState::Dead) {
-            let args: &[&str] = match ends {
+            let keep: &[&str] = match ends {
                 Ends::Keeps => &["--keep"],
                 Ends::Settles => &[],
             };
             let drills: Vec<_> = dies_at.map(|point| ("WEIR_DRILL_DIE_AT", point)).into_iter().collect();
-            self.world.start_agent_with(args, &drills)?;
+            self.world.start_agent_with(&[&RECORDED, keep].concat(), &drills)?;
             self.tally.agent_starts += 1;
             self.agent = AgentState::Runs;
             self.doomed = dies_at.is_some();
