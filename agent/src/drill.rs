@@ -2,6 +2,7 @@
 //!
 //! `WEIR_DRILL_DIE_AT=POINT[:N]` has it kill itself (SIGKILL) when it passes that point the Nth time, once unless said otherwise;
 //! `WEIR_DRILL_HALT_AT=POINT[:N]` has it stop there (SIGSTOP) until it is told to go on. A loader inherits both, and counts for itself.
+//! `WEIR_DRILL_SLOW_SYNC=MS` has each commit of the ledger take so many milliseconds more.
 //! `WEIR_DRILL_CLOCK=FILE` shifts the wall clock by what the file says (`<signed seconds> synced|unsynced`) for as long as it is there.
 //! `WEIR_DRILL_BOOT_ID=TEXT` has it take this for another boot.
 //! `WEIR_DRILL_LAYOUT=N` has it be an agent of that layout of the maps, in all but the maps themselves.
@@ -12,7 +13,7 @@
 mod armed;
 
 #[cfg(debug_assertions)]
-pub use armed::{boot, layout, pass, prepare, wall};
+pub use armed::{boot, layout, pass, prepare, sync, wall};
 
 /// A moment at which a process may be made to die.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +66,10 @@ pub const fn pass(_: Point) {}
 pub const fn layout(version: u32) -> u32 {
     version
 }
+
+/// Nothing.
+#[cfg(not(debug_assertions))]
+pub const fn sync() {}
 
 /// The label as it is.
 #[cfg(not(debug_assertions))]

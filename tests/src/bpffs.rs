@@ -17,7 +17,8 @@ pub struct Workdir {
     path: PathBuf,
     // Dropped in this order: first the mount, then the directory.
     mount: Option<Registration>,
-    covers: Vec<Registration>,
+    // More of them, the last one on top.
+    mounts: Vec<Registration>,
     _dir: Registration,
 }
 
@@ -29,7 +30,7 @@ impl Workdir {
             use std::os::unix::fs::DirBuilderExt as _;
             fs::DirBuilder::new().mode(0o700).create(&path).with_context(|| format!("make {}", path.display()))
         })?;
-        Ok(Self { path, mount: None, covers: Vec::new(), _dir: dir })
+        Ok(Self { path, mount: None, mounts: Vec::new(), _dir: dir })
     }
 
     /// Makes the directory and mounts a BPF file system at its `bpf`. Needs root.
@@ -42,10 +43,23 @@ impl Workdir {
         Ok(workdir)
     }
 
+    /// Mounts a file system in memory that holds so many octets at the directory `name`. Needs root.
+    pub fn mount_memory(&mut self, name: &str, octets: u64) -> Result<PathBuf> {
+        let point = self.path.join(name);
+        fs::create_dir_all(&point).with_context(|| format!("make {}", point.display()))?;
+        let ((), registration) = cleanup::register(Resource::Mount(point.clone()), || {
+            let options = format!("size={octets},mode=700");
+            mount(Some("tmpfs"), &point, Some("tmpfs"), MsFlags::empty(), Some(options.as_str()))
+                .with_context(|| format!("mount a file system in memory at {}", point.display()))
+        })?;
+        self.mounts.push(registration);
+        Ok(point)
+    }
+
     /// Mounts another, empty one over it: what was pinned is out of sight.
     pub fn cover_bpffs(&mut self) -> Result<()> {
         let cover = mount_bpffs(&self.bpf())?;
-        self.covers.push(cover);
+        self.mounts.push(cover);
         Ok(())
     }
 

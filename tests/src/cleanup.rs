@@ -118,11 +118,20 @@ pub fn sweep() {
     let temporary = std::env::temp_dir();
     for name in names_of_the_dead(&temporary) {
         let dir = temporary.join(name);
-        for point in [crate::bpffs::MOUNT_NAME, crate::disk::MOUNT_NAME] {
-            Resource::Mount(dir.join(point)).remove();
+        for point in mounts_under(&dir) {
+            Resource::Mount(point).remove();
         }
         Resource::Dir(dir).remove();
     }
+}
+
+/// The mount points under a directory, the innermost first (proc(5), mountinfo).
+fn mounts_under(dir: &Path) -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
+    let mut points: Vec<_> = points.filter(|point| point.starts_with(dir)).collect();
+    points.reverse();
+    points
 }
 
 /// The names under [`NETNS_DIR`] and the temporary directory that process `pid` has left there or still uses.

@@ -14,7 +14,7 @@ use crate::cleanup::{self, Registration, Resource};
 use crate::eventually::eventually;
 
 /// The mount point's name within the directory.
-pub(crate) const MOUNT_NAME: &str = "disk";
+const MOUNT_NAME: &str = "disk";
 
 /// Octets of the image: room for a ledger, its log, and ext4's own.
 const SIZE: u64 = 32 << 20;
@@ -62,6 +62,15 @@ impl Disk {
         Ok(())
     }
 
+    /// Has the kernel find an error in it: it turns read-only, as a worn flash does, until it is mounted again.
+    pub fn fail(&self) -> Result<()> {
+        let mounts = fs::read_to_string("/proc/self/mounts").context("read the mounts")?;
+        let here = |line: &&str| line.split(' ').nth(1).map(Path::new) == Some(&self.point);
+        let device = mounts.lines().find(here).and_then(|line| line.split(' ').next()).context("a mounted device")?;
+        let name = device.rsplit('/').next().unwrap_or_default();
+        fs::write(format!("/sys/fs/ext4/{name}/trigger_fs_error"), "a drill").context("trigger an error")
+    }
+
     /// Power again: mounts what the image holds. Nobody may have a file open any more.
     pub fn power_up(&mut self) -> Result<()> {
         eventually("the disk to be free", Duration::from_secs(5), || Ok(umount2(&self.point, MntFlags::empty())?))?;
@@ -71,7 +80,7 @@ impl Disk {
 
     fn mount(&mut self) -> Result<()> {
         let ((), registration) = cleanup::register(Resource::Mount(self.point.clone()), || {
-            run(Command::new("mount").args(["-o", "loop"]).arg(&self.image).arg(&self.point))
+            run(Command::new("mount").args(["-o", "loop,errors=remount-ro"]).arg(&self.image).arg(&self.point))
         })?;
         self.mount = Some(registration);
         Ok(())

@@ -60,6 +60,15 @@ pub fn render(status: &Status) -> String {
         let sum = octets(status.in_doubt_octets);
         let _ = writeln!(text, "IN DOUBT, sent once without an answer and not again: {sum}");
     }
+    if let Some(trouble) = &status.ledger_trouble {
+        let _ = writeln!(text, "{}; nothing more is granted until it can", trouble.replace("cannot", "CANNOT"));
+    }
+    if !status.ledger_persistent {
+        let _ = writeln!(text, "THE LEDGER LIES IN MEMORY: a reboot loses what is not yet acknowledged");
+    }
+    for damage in &status.ledger_damage {
+        let _ = writeln!(text, "DAMAGE: {damage}");
+    }
     text
 }
 

@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use jiff::{SignedDuration, Timestamp};
@@ -17,6 +18,7 @@ const HALT_AT: &str = "WEIR_DRILL_HALT_AT";
 const CLOCK: &str = "WEIR_DRILL_CLOCK";
 const BOOT_ID: &str = "WEIR_DRILL_BOOT_ID";
 const LAYOUT: &str = "WEIR_DRILL_LAYOUT";
+const SLOW_SYNC: &str = "WEIR_DRILL_SLOW_SYNC";
 
 const POINTS: [(&str, Point); 15] = [
     ("restored", Point::Restored),
@@ -38,6 +40,9 @@ const POINTS: [(&str, Point); 15] = [
 
 static ORDERS: OnceLock<Vec<Order>> = OnceLock::new();
 
+/// How long each sync of the ledger takes more.
+static SLOWNESS: OnceLock<Duration> = OnceLock::new();
+
 /// What is to happen to the process when it passes a point the nth time.
 #[derive(Debug)]
 struct Order {
@@ -57,6 +62,10 @@ pub fn prepare() -> Result<()> {
     }
     // A second call reads the same environment.
     let _ = ORDERS.set(orders);
+    if let Some(text) = std::env::var_os(SLOW_SYNC) {
+        let millis = text.to_string_lossy().parse().with_context(|| format!("in {SLOW_SYNC}"))?;
+        let _ = SLOWNESS.set(Duration::from_millis(millis));
+    }
     Ok(())
 }
 
@@ -76,6 +85,13 @@ pub fn pass(point: Point) {
 pub fn layout(version: u32) -> u32 {
     let text = std::env::var(LAYOUT).ok();
     text.and_then(|text| text.parse().ok()).unwrap_or(version)
+}
+
+/// The storage takes its time, and the process with it.
+pub fn sync() {
+    if let Some(slowness) = SLOWNESS.get() {
+        std::thread::sleep(*slowness);
+    }
 }
 
 /// The label as the drill wants the wall clock to be read; as it is without a drill.

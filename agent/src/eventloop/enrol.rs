@@ -28,6 +28,7 @@ const LAST_COMMAND: &str = "last-command";
 const REGISTERED: &str = "registered";
 
 /// What onboarding has learned.
+#[derive(Clone)]
 pub(super) enum News {
     /// How far it has come, in words.
     Progress(String),

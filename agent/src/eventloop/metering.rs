@@ -103,7 +103,7 @@ impl Agent {
     }
 
     /// Tells the core which meter it has.
-    fn meter(&mut self, index: usize) -> Result<()> {
+    pub(super) fn meter(&mut self, index: usize) -> Result<()> {
         let Some(reading) = self.reading(index) else { return Ok(()) };
         let Some(epoch) = self.stations[index].epoch(&self.boot) else { return Ok(()) };
         let control_reserve = self.config.agent.control_reserve;

@@ -8,10 +8,11 @@ mod rename;
 mod sims;
 mod station;
 mod status;
+mod storage;
 mod takeover;
 mod unmetered;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -39,6 +40,8 @@ use crate::units::{BootId, BootInstant};
 use enrol::{Enrolment, Login, News};
 use sims::Charged;
 use station::{Attachment, Sim, Station};
+use status::Books;
+use storage::Ended;
 use unmetered::UnmeteredBook;
 
 /// The loop looks around at least this often, so that time spent suspended is noticed.
@@ -111,15 +114,27 @@ pub struct Agent {
     enrolment: Option<Enrolment>,
     inbox: mpsc::UnboundedSender<Message>,
     mail: mpsc::UnboundedReceiver<Message>,
+    /// What came in while the ledger could not be written, or could not be carried through then: goes before the mail.
+    deferred: VecDeque<Message>,
+    /// Why the ledger cannot be written, in words; `None` while it can.
+    trouble: Option<String>,
+    /// The ledger's books as they were last read.
+    books: Books,
+    /// When the ledger's files were last looked after.
+    looked_at: BootInstant,
 }
 
 /// Runs the agent until it is told to stop (SIGTERM, SIGINT). What the cores are told and answer is recorded into `record`.
 pub async fn run(config: Config, on_stop: OnStop, record: Option<&Path>) -> Result<()> {
     let mut stop = Stop::new()?;
-    let mut agent = Agent::new(config, record).await?;
-    let _socket = agent.serve_status()?;
-    agent.reconcile()?;
-    agent.work(&mut stop).await?;
+    let (inbox, mut mail) = mpsc::unbounded_channel();
+    let _socket = status::serve(&config.agent.socket, inbox.clone())?;
+    let Some(mut agent) = Agent::begin((&config, record), (inbox, &mut mail), &mut stop).await? else { return Ok(()) };
+    agent.mail = mail;
+    if agent.work(&mut stop).await? == Ended::Suspended {
+        tracing::warn!("stopping while the ledger cannot be written: sessions and gates are left to the next start");
+        return Ok(());
+    }
     match on_stop {
         OnStop::Keep => {
             tracing::info!("stopping; meters, gates and sessions stay for the next start");
@@ -130,14 +145,13 @@ pub async fn run(config: Config, on_stop: OnStop, record: Option<&Path>) -> Resu
 }
 
 impl Agent {
-    async fn new(config: Config, record: Option<&Path>) -> Result<Self> {
+    async fn new(config: Config, record: Option<&Path>, inbox: mpsc::UnboundedSender<Message>) -> Result<Self> {
         let boot = boot_id()?;
         let ledger = Ledger::open(&config.ledger, boot.clone())?;
         let recorder = match record {
             Some(path) => Recorder::open(path, boot.clone(), boot_now()?, recording::BOUND)?,
             None => Recorder::idle(),
         };
-        let (inbox, mail) = mpsc::unbounded_channel();
         let nf_name = config.device.nf_instance_id;
         let http = Http::new(HttpSettings::from(&config.server))?;
         let charged = Charged::recall(nf_name, &ledger)?;
@@ -165,12 +179,18 @@ impl Agent {
             onboarding: String::from("not begun"),
             enrolment: None,
             inbox,
-            mail,
+            // Whoever made the inbox still holds the other end.
+            mail: mpsc::unbounded_channel().1,
+            deferred: VecDeque::new(),
+            trouble: None,
+            books: Books::default(),
+            looked_at: boot_now()?,
             config,
         };
+        agent.warn_of_memory();
         agent.claim_all()?;
         agent.recall_sims()?;
-        let stored = agent.ledger.restore()?;
+        let stored = agent.stored()?;
         if !stored.is_empty() {
             tracing::info!(sessions = stored.len(), "taking up sessions from the ledger");
         }
@@ -181,18 +201,22 @@ impl Agent {
         Ok(agent)
     }
 
-    /// Works until told to stop.
-    async fn work(&mut self, stop: &mut Stop) -> Result<()> {
-        loop {
-            let pause = self.tick_all()?;
-            tokio::select! {
-                biased;
-                () = stop.wait() => return Ok(()),
-                changed = self.links.changed() => self.links_changed(changed)?,
-                message = self.mail.recv() => self.take(message)?,
-                () = tokio::time::sleep(pause) => {}
-            }
+    /// Does what is due, then waits for one thing to happen and deals with it. False when it was told to stop.
+    async fn turn(&mut self, stop: &mut Stop) -> Result<bool> {
+        self.look_after_ledger(boot_now()?)?;
+        let pause = self.tick_all()?;
+        if let Some(message) = self.deferred.pop_front() {
+            self.take(Some(message))?;
+            return Ok(true);
         }
+        tokio::select! {
+            biased;
+            () = stop.wait() => return Ok(false),
+            changed = self.links.changed() => self.links_changed(changed)?,
+            message = self.mail.recv() => self.take(message)?,
+            () = tokio::time::sleep(pause) => {}
+        }
+        Ok(true)
     }
 
     fn links_changed(&mut self, changed: Result<(), watch::error::RecvError>) -> Result<()> {
@@ -274,13 +298,32 @@ impl Agent {
         Ok(until(next, now).min(LONGEST_SLEEP))
     }
 
+    /// Deals with a message. One that cannot be carried through for want of storage comes again, if nothing else brings it again.
     fn take(&mut self, message: Option<Message>) -> Result<()> {
-        match message.context("the inbox is closed")? {
+        let message = message.context("the inbox is closed")?;
+        let again = message.again();
+        let taken = self.deal_with(message);
+        if taken.is_err() {
+            self.deferred.extend(again);
+        }
+        taken
+    }
+
+    fn deal_with(&mut self, message: Message) -> Result<()> {
+        match message {
             Message::Answer { station, key, attempt, outcome } => {
                 drill::pass(Point::AnswerIn);
                 self.tell(station, Event::Answer { key, attempt, outcome })
             }
-            Message::Attached { station, ifindex, result } => self.attached(station, ifindex, result),
+            Message::Attached { station, ifindex, result } => {
+                let attached = self.attached(station, ifindex, result);
+                let attachment = &mut self.stations[station].attachment;
+                if let (Err(_), Attachment::Pending(_)) = (&attached, *attachment) {
+                    // Nobody is at work on it any more.
+                    *attachment = Attachment::None;
+                }
+                attached
+            }
             Message::AttachAgain { station } => {
                 if let Attachment::Failed(_) = self.stations[station].attachment {
                     self.stations[station].attachment = Attachment::None;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::Agent;
 use super::rename::adopt_renamed_pins;
@@ -39,6 +39,28 @@ impl Agent {
         (0..self.stations.len()).try_for_each(|station| self.carry_out(station))?;
         self.announce_missing(&links);
         Ok(())
+    }
+
+    /// Gives every station the sessions that its meter still counts for, in a core made anew; the others drain apart.
+    pub(super) fn take_up(&mut self, stored: Vec<StoredSession>) -> Result<()> {
+        let mut rest = stored;
+        for index in 0..self.stations.len() {
+            let station = &self.stations[index];
+            let Some(name) = station.name.clone() else { continue };
+            let meter = station.epoch(&self.boot).zip(station.read()?);
+            let belongs = |epoch: &Epoch| meter.as_ref().is_some_and(|(own, _)| own == epoch);
+            let (own, others) = rest.into_iter().partition(|session| belongs(&session.opening.epoch));
+            rest = others;
+            let terms = station.sim.as_ref().map_or_else(|| self.default_terms(), |sim| sim.terms.clone());
+            let core = self.core(&name, own, terms, meter)?;
+            self.stations[index].quota = core;
+            self.stations[index].in_use = false;
+        }
+        let core = self.core(PAST_SESSIONS, rest, self.default_terms(), None)?;
+        let past = self.stations.iter_mut().find(|station| station.name.is_none());
+        past.context("there is nowhere to drain past sessions")?.quota = core;
+        // What was found to be lost is recorded before anything else happens.
+        (0..self.stations.len()).try_for_each(|station| self.carry_out(station))
     }
 
     /// Says which configured links do not exist, and which links do: a misspelt name must not go unnoticed.
@@ -135,9 +157,30 @@ impl Agent {
         Ok(())
     }
 
+    /// Has links metered that are new, or were replaced, while nothing can be recorded: behind a shut gate, which needs no record.
+    pub(super) fn meter_new_links(&mut self) -> Result<()> {
+        let links = self.links.borrow_and_update().clone();
+        for config in self.config.links.clone() {
+            for name in matching(&config, &links) {
+                self.add_station(name, Some(&config), &mut Vec::new())?;
+            }
+        }
+        for index in 0..self.stations.len() {
+            let found = self.stations[index].name.as_ref().and_then(|name| links.named(name));
+            let Some((ifindex, _)) = found.filter(|(ifindex, _)| self.refusal(*ifindex, &links).is_none()) else {
+                continue;
+            };
+            match self.stations[index].attachment {
+                Attachment::On(on) | Attachment::Failed(on) if on == ifindex => {}
+                Attachment::Pending(_) | Attachment::Refused => {}
+                Attachment::None | Attachment::On(_) | Attachment::Failed(_) => self.attach(index, ifindex),
+            }
+        }
+        Ok(())
+    }
+
     fn present(&mut self, index: usize, ifindex: u32, link: &Link, links: &Links) -> Result<()> {
-        let refusal = links.refusal(ifindex, |name| self.config.links.iter().any(|config| config.matches(name)));
-        if let Some(refusal) = refusal {
+        if let Some(refusal) = self.refusal(ifindex, links) {
             return self.refuse(index, refusal);
         }
         let station = &mut self.stations[index];
@@ -158,6 +201,11 @@ impl Agent {
                 Ok(())
             }
         }
+    }
+
+    /// Why the link is not to be metered, if it is not.
+    fn refusal(&self, ifindex: u32, links: &Links) -> Option<Refusal> {
+        links.refusal(ifindex, |name| self.config.links.iter().any(|config| config.matches(name)))
     }
 
     /// The link is not to be metered: it is settled, and its meter taken off once that is done.

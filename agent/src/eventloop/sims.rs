@@ -56,6 +56,10 @@ impl Charged {
             return Ok(());
         }
         self.by_subscriber.insert(subscriber.as_str().to_owned(), entry);
+        self.store(ledger)
+    }
+
+    fn store(&self, ledger: &mut Ledger) -> Result<()> {
         let text = serde_json::to_string(&self.by_subscriber).context("writing how sessions are charged")?;
         ledger.set_setting(CHARGED, &text)
     }
@@ -131,6 +135,16 @@ impl Agent {
         self.plan = plan;
         self.apply_bindings()?;
         self.reconcile()
+    }
+
+    /// Stores what is known from onboarding: what was learned while the ledger could not be written is not in it.
+    pub(super) fn store_what_is_known(&mut self) -> Result<()> {
+        self.charged.store(&mut self.ledger)?;
+        if self.config.server.onboarding == OnboardingMode::Server {
+            self.ledger.set_setting(BINDINGS, &serde_json::to_string(&self.bindings).context("writing bindings")?)?;
+            self.ledger.set_setting(PLAN, &serde_json::to_string(&self.plan).context("writing the plan")?)?;
+        }
+        Ok(())
     }
 
     fn apply_bindings(&mut self) -> Result<()> {

@@ -1,39 +1,82 @@
 //! Puts together what `weir status` shows.
 
+use std::path::Path;
+use std::time::Duration;
+
 use anyhow::Result;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::station::{Attachment, Station};
 use super::{Agent, Message};
 use crate::clock::{Moment, boot_now};
-use crate::ledger::Verdict;
+use crate::ledger::{Buffered, Verdict, is_persistent};
 use crate::local::{self, KernelStatus, LinkStatus, SCHEMA, Served, Status};
 use crate::quota::{Overview, Reading, State, WhenUsedUp};
+use crate::units::BootInstant;
+
+/// Up to so many buffered containers the books are added up anew whenever somebody asks …
+const SHORT_BACKLOG: usize = 20_000;
+/// … and else as often as this.
+const AUDIT_AGAIN: Duration = Duration::from_mins(1);
+
+/// The ledger's books as they were last read.
+#[derive(Debug, Default)]
+pub(super) struct Books {
+    buffered: Buffered,
+    /// Octets by which the books do not close.
+    drift: u64,
+    /// When they were added up.
+    audited_at: Option<BootInstant>,
+    /// Octets in messages the server refused for good.
+    set_aside: u64,
+    /// Octets in messages that were sent once without an answer, to a server that knows none again.
+    in_doubt: u64,
+    /// Octets that may have passed after the last record before a power cut.
+    uncertain: u64,
+    damage: Vec<String>,
+}
+
+/// Serves the status on the configured socket: whoever reads the inbox answers.
+pub(super) fn serve(socket: &Path, inbox: mpsc::UnboundedSender<Message>) -> Result<Served> {
+    local::serve(socket, move || {
+        let (reply, answer) = oneshot::channel();
+        let asked = inbox.send(Message::Status(reply));
+        async move {
+            asked.ok()?;
+            answer.await.ok()
+        }
+    })
+}
 
 impl Agent {
-    /// Serves the status on the configured socket.
-    pub(super) fn serve_status(&self) -> Result<Served> {
-        let inbox = self.inbox.clone();
-        local::serve(&self.config.agent.socket, move || {
-            let (reply, answer) = oneshot::channel();
-            let asked = inbox.send(Message::Status(reply));
-            async move {
-                asked.ok()?;
-                answer.await.ok()
-            }
-        })
-    }
-
-    /// What there is to show now.
-    pub(super) fn status(&self) -> Result<Status> {
-        let moment = Moment::now()?;
-        let audits = self.ledger.audit()?;
+    /// Reads the ledger's books. To add up every container of a long backlog takes its time: that is done once in a while then.
+    pub(super) fn read_books(&mut self) -> Result<()> {
+        let now = boot_now()?;
         let buffered = self.ledger.buffered()?;
+        let is_short = buffered.containers <= SHORT_BACKLOG;
+        if is_short || self.books.audited_at.is_none_or(|at| now >= at.plus(AUDIT_AGAIN)) {
+            self.books.drift = self.ledger.audit()?.iter().map(|audit| audit.drift().get()).sum();
+            self.books.audited_at = Some(now);
+        }
         let set_aside = self.ledger.set_aside()?;
         let octets_of = |verdict: Verdict| -> u64 {
             let messages = set_aside.iter().filter(|message| message.verdict == verdict);
             messages.map(|message| message.usage.total().get()).sum()
         };
+        (self.books.set_aside, self.books.in_doubt) = (octets_of(Verdict::Refused), octets_of(Verdict::InDoubt));
+        self.books.uncertain = self.ledger.uncertain()?.get();
+        self.books.damage = self.ledger.damage_notices()?;
+        self.books.buffered = buffered;
+        Ok(())
+    }
+
+    /// What there is to show now. While the ledger is in trouble its books may be out of reach: then they are shown as last read.
+    pub(super) fn status(&mut self) -> Result<Status> {
+        let moment = Moment::now()?;
+        match (self.read_books(), &self.trouble) {
+            (Err(_), Some(_)) => {}
+            (read, _) => read?,
+        }
         let mut links = Vec::new();
         let mut draining = 0;
         for station in &self.stations {
@@ -44,8 +87,8 @@ impl Agent {
                 draining += usize::from(overview.session.is_some());
                 continue;
             };
-            let grants =
-                audits.iter().find(|audit| Some(audit.session) == overview.session).map_or(0, |audit| audit.grants);
+            // A session that was opened just now may be in no ledger.
+            let grants = overview.session.and_then(|session| self.ledger.grants(session).ok()).unwrap_or(0);
             links.push(LinkStatus {
                 unmetered_prefix_octets: unmetered.prefix_octets,
                 ..link_status(name, station, &overview, grants)
@@ -60,13 +103,16 @@ impl Agent {
             at: moment.label.wall.to_string(),
             clock_synced: moment.label.synced,
             links,
-            unacknowledged_octets: buffered.octets.get(),
-            buffered_containers: buffered.containers,
-            ledger_drift_octets: audits.iter().map(|audit| audit.drift().get()).sum(),
-            uncertain_octets: self.ledger.uncertain()?.get(),
-            set_aside_octets: octets_of(Verdict::Refused),
-            in_doubt_octets: octets_of(Verdict::InDoubt),
+            unacknowledged_octets: self.books.buffered.octets.get(),
+            buffered_containers: self.books.buffered.containers,
+            ledger_drift_octets: self.books.drift,
+            uncertain_octets: self.books.uncertain,
+            set_aside_octets: self.books.set_aside,
+            in_doubt_octets: self.books.in_doubt,
             draining_sessions: draining,
+            ledger_trouble: self.trouble.clone(),
+            ledger_persistent: is_persistent(&self.config.ledger),
+            ledger_damage: self.books.damage.clone(),
         })
     }
 }

@@ -6,11 +6,15 @@
 //!
 //! The interface is synchronous: a commit is one append to the log and one sync, a few milliseconds on flash.
 
+mod anew;
 mod apply;
+mod damage;
 mod history;
 mod open;
+mod place;
 mod report;
 mod rows;
+mod trouble;
 mod types;
 mod words;
 
@@ -18,17 +22,22 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::Flock;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use self::apply::Batch;
+use self::place::Place;
+pub use self::place::is_persistent;
 use self::rows::{Account, SessionRow};
+use self::trouble::Damage;
+pub use self::trouble::Trouble;
 pub use self::types::{
     Buffered, Committed, Granularity, LabelledContainer, Scope, SealRequest, SealedMessage, SessionAudit, SetAside,
     Usage, UsageBucket, Verdict,
 };
 use crate::clock::Moment;
+use crate::drill;
 use crate::quota::{MessageKey, Record, StoredSession};
 use crate::units::{BootId, ChargingId, Epoch, LocalSequenceNumber, Octets, SubscriberIdentifier};
 
@@ -39,8 +48,12 @@ pub struct Ledger {
     boot: BootId,
     /// Attempts of the messages that were sealed in this run; any other stored message may have been sent before.
     attempts: HashMap<MessageKey, u32>,
+    /// `None` for a ledger in memory.
+    place: Option<Place>,
+    /// The file at the ledger's place is closed and has to be opened (again, or anew) before anything can be written.
+    is_shut: bool,
     /// Held for as long as the ledger is open; behind `db`, so that it is let go last.
-    _lock: Option<Flock<File>>,
+    lock: Option<Flock<File>>,
 }
 
 impl Ledger {
@@ -51,7 +64,14 @@ impl Ledger {
     /// no ledger, a schema newer than this agent.
     pub fn open(path: impl AsRef<Path>, boot: BootId) -> Result<Self> {
         let opened = open::open(path.as_ref())?;
-        Ok(Self { db: opened.connection, boot, attempts: HashMap::new(), _lock: opened.lock })
+        Ok(Self {
+            db: opened.connection,
+            boot,
+            attempts: HashMap::new(),
+            place: opened.place,
+            is_shut: false,
+            lock: opened.lock,
+        })
     }
 
     /// Writes a batch in one transaction: all of it, or (on any error, `seal`'s included) nothing.
@@ -75,6 +95,8 @@ impl Ledger {
         }
         let Batch { committed, sealed, .. } = batch;
         transaction.commit().context("the ledger cannot commit")?;
+        drill::sync();
+        self.keep_place()?;
         // In this order: what is sealed in the batch that voids an older message of its session is new.
         self.forget_settled(records);
         self.attempts.extend(sealed.into_iter().map(|key| (key, 0)));
@@ -83,7 +105,7 @@ impl Ledger {
 
     /// All sessions that are not closed, in the order of their opening, exactly as the records told them.
     pub fn restore(&self) -> Result<Vec<StoredSession>> {
-        rows::open_sessions(&self.db)?.into_iter().map(|row| self.stored_session(row)).collect()
+        rows::open_sessions(&self.db)?.into_iter().map(|row| stored_session(&self.db, row)).collect()
     }
 
     /// Whose sessions stay ended by order of the server.
@@ -155,6 +177,11 @@ impl Ledger {
         report::audit(&self.db)
     }
 
+    /// Grants that a session has received.
+    pub fn grants(&self, session: ChargingId) -> Result<u32> {
+        Ok(rows::session(&self.db, session)?.grants)
+    }
+
     /// Usage that is recorded but neither acknowledged nor set aside.
     pub fn buffered(&self) -> Result<Buffered> {
         report::buffered(&self.db)
@@ -187,46 +214,7 @@ impl Ledger {
             .prepare_cached("INSERT OR REPLACE INTO setting (key, value) VALUES (?1, ?2)")?
             .execute([key, value])
             .with_context(|| format!("storing the setting {key}"))?;
-        Ok(())
-    }
-
-    fn stored_session(&self, row: SessionRow) -> Result<StoredSession> {
-        let session = row.opening.session;
-        let grant = rows::grant(&self.db, session)?;
-        // The last grant and grace count as well: a session of schema version 1 has nothing else.
-        let ceilings =
-            grant.as_ref().map(|grant| grant.ceiling).into_iter().chain(row.grace.map(|(ceiling, _)| ceiling));
-        let highest_ceiling = ceilings.fold(row.highest_ceiling, Octets::max);
-        let closed = rows::total(&self.db, session, Account::Closed)?;
-        let pending = rows::quota_octets(&self.db, session, row.next_unsealed, row.next_container)?;
-        are_all_there(session, (row.next_unsealed, row.next_container), u32::try_from(pending.len())?)?;
-        let outstanding = rows::outstanding(&self.db, session)?;
-        if let Some(message) = &outstanding {
-            let (from, to) = (message.first_container, message.end_container);
-            are_all_there(session, (from, to), rows::count(&self.db, session, from, to)?)?;
-        }
-        Ok(StoredSession {
-            opening: row.opening,
-            session_ref: row.session_ref,
-            closing: row.closing,
-            settled: row.settled,
-            orphaned: row.orphaned,
-            closed: closed.online,
-            closed_throttled: closed.offline,
-            reported: row.reported,
-            next_container: row.next_container,
-            next_message: row.next_message,
-            pending,
-            not_taken: outstanding.as_ref().is_some_and(|row| row.not_taken),
-            outstanding: outstanding.map(|row| row.message),
-            grant,
-            failure_handling: row.failure_handling,
-            grace: row.grace,
-            checkpoint: rows::checkpoint(&self.db, session)?.map(|row| (row.passed, row.throttled)),
-            highest_ceiling,
-            slice: row.slice,
-            uncertain: row.uncertain,
-        })
+        self.keep_place()
     }
 
     /// Drops the attempt counts of messages that are settled.
@@ -258,6 +246,45 @@ impl Ledger {
     }
 }
 
+/// A session as the core takes it up: an error unless it is whole.
+fn stored_session(db: &Connection, row: SessionRow) -> Result<StoredSession> {
+    let session = row.opening.session;
+    let grant = rows::grant(db, session)?;
+    // The last grant and grace count as well: a session of schema version 1 has nothing else.
+    let ceilings = grant.as_ref().map(|grant| grant.ceiling).into_iter().chain(row.grace.map(|(ceiling, _)| ceiling));
+    let highest_ceiling = ceilings.fold(row.highest_ceiling, Octets::max);
+    let closed = rows::total(db, session, Account::Closed)?;
+    let pending = rows::quota_octets(db, session, row.next_unsealed, row.next_container)?;
+    are_all_there(session, (row.next_unsealed, row.next_container), u32::try_from(pending.len())?)?;
+    let outstanding = rows::outstanding(db, session)?;
+    if let Some(message) = &outstanding {
+        let (from, to) = (message.first_container, message.end_container);
+        are_all_there(session, (from, to), rows::count(db, session, from, to)?)?;
+    }
+    Ok(StoredSession {
+        opening: row.opening,
+        session_ref: row.session_ref,
+        closing: row.closing,
+        settled: row.settled,
+        orphaned: row.orphaned,
+        closed: closed.online,
+        closed_throttled: closed.offline,
+        reported: row.reported,
+        next_container: row.next_container,
+        next_message: row.next_message,
+        pending,
+        not_taken: outstanding.as_ref().is_some_and(|row| row.not_taken),
+        outstanding: outstanding.map(|row| row.message),
+        grant,
+        failure_handling: row.failure_handling,
+        grace: row.grace,
+        checkpoint: rows::checkpoint(db, session)?.map(|row| (row.passed, row.throttled)),
+        highest_ceiling,
+        slice: row.slice,
+        uncertain: row.uncertain,
+    })
+}
+
 /// None of the containers `from .. to` is missing when so many are there: a number is used once.
 fn are_all_there(
     session: ChargingId,
@@ -265,11 +292,10 @@ fn are_all_there(
     found: u32,
 ) -> Result<()> {
     let expected = to.get().saturating_sub(from.get());
-    ensure!(
-        found == expected,
-        "the ledger is damaged: of session {session} {expected} containers from {from} are expected, {found} are there"
-    );
-    Ok(())
+    if found == expected {
+        return Ok(());
+    }
+    bail!(Damage(format!("of session {session} {expected} containers from {from} are expected, {found} are there")))
 }
 
 /// What a record is about, for errors.

@@ -4,12 +4,18 @@ use std::fs::{File, OpenOptions, Permissions};
 use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode};
+
+use super::damage;
+use super::place::{Place, sync_directory};
+use super::trouble::{Damage, Trouble};
 
 /// Marks the file as weir's ("weir" in ASCII).
 const APPLICATION_ID: i32 = 0x7765_6972;
@@ -24,57 +30,137 @@ const MIGRATIONS: [&str; 2] = [include_str!("schema-1.sql"), include_str!("schem
 const CHECKPOINT_PAGES: u32 = 1000;
 
 /// Owner reads and writes, nobody else: the ledger holds who pays and what was used.
-const MODE: u32 = 0o600;
+pub(super) const MODE: u32 = 0o600;
 
-/// A connection, and the lock that keeps a second agent away (none for `:memory:`).
+/// How long looking through the whole file may take when it is opened. What has not been looked at by then is found damaged, if it
+/// is, when it is read.
+const CHECK_TIME: Duration = Duration::from_secs(3);
+
+/// How long another process may hold the database locked before that is said.
+const BUSY_TIME: Duration = Duration::from_secs(1);
+
+/// A connection, where its files are, and the lock that keeps a second agent away (neither for `:memory:`).
 pub(super) struct Opened {
     pub(super) connection: Connection,
+    pub(super) place: Option<Place>,
     pub(super) lock: Option<Flock<File>>,
 }
 
 /// Opens the ledger at `path`, or a fresh one in memory for `:memory:`.
 pub(super) fn open(path: &Path) -> Result<Opened> {
     if path == Path::new(":memory:") {
-        return Ok(Opened { connection: prepare(Connection::open_in_memory()?, path)?, lock: None });
+        return Ok(Opened { connection: prepare(Connection::open_in_memory()?, path)?, place: None, lock: None });
     }
-    let directory = match path.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-        Some(parent) => parent,
-        None => bail!("the ledger's path {} names no file", path.display()),
-    };
+    let directory = directory_of(path)?;
     ensure!(
         directory.is_dir(),
         "the ledger's directory {0} does not exist: create it (install -d -m 0700 {0}) or choose another ledger path",
         directory.display()
     );
     let lock = lock(path, directory)?;
+    let connection = connect_or_replace(path)?;
+    let place = Place::of(path).with_context(|| format!("looking at {}", path.display()))?;
+    Ok(Opened { connection, place: Some(place), lock: Some(lock) })
+}
+
+/// A connection to the ledger at `path`; to a new one, with what could be salvaged, when it is damaged.
+pub(super) fn connect_or_replace(path: &Path) -> Result<Connection> {
+    match connect(path) {
+        Err(error) if Trouble::of(&error) == Some(Trouble::Damaged) => damage::replace(path, &error),
+        connected => connected,
+    }
+}
+
+fn connect(path: &Path) -> Result<Connection> {
+    let fresh = beside(path, ".new");
+    if !path.exists() && fresh.exists() {
+        // The one before was moved away, and we died before the new one, complete by then, was in its place.
+        std::fs::rename(&fresh, path).with_context(|| format!("renaming {}", fresh.display()))?;
+    }
     // SQLite gives its -wal and -shm files the mode of the database.
-    let file = create(path, directory)?;
+    let file = create(path, directory_of(path)?)?;
+    refuse_lone_log(path, &file)?;
     file.set_permissions(Permissions::from_mode(MODE))
         .with_context(|| format!("setting mode 0600 on the ledger {}", path.display()))?;
-    File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .with_context(|| format!("syncing the ledger's directory {}", directory.display()))?;
+    sync_directory(path)?;
     let connection = Connection::open(path).with_context(|| format!("opening the ledger {}", path.display()))?;
-    Ok(Opened { connection: prepare(connection, path)?, lock: Some(lock) })
+    // Should it be damaged, the log is not to be folded into it when it is closed.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    let connection = prepare(connection, path)?;
+    check(&connection).with_context(|| format!("checking the ledger {}", path.display()))?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+    Ok(connection)
+}
+
+/// The directory that a ledger at `path` lies in.
+pub(super) fn directory_of(path: &Path) -> Result<&Path> {
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Ok(Path::new(".")),
+        Some(parent) => Ok(parent),
+        None => bail!("the ledger's path {} names no file", path.display()),
+    }
+}
+
+/// A log without its database holds the last commits of a ledger that is gone; `SQLite` would throw it away.
+fn refuse_lone_log(path: &Path, database: &File) -> Result<()> {
+    let is_empty = database.metadata().with_context(|| format!("looking at {}", path.display()))?.len() == 0;
+    let log = std::fs::metadata(beside(path, "-wal")).map_or(0, |log| log.len());
+    if is_empty && log > 0 {
+        bail!(Damage("the database is gone or empty, only its log is left".to_owned()));
+    }
+    Ok(())
+}
+
+/// Looks through the whole file, as far as the time for it goes.
+fn check(connection: &Connection) -> Result<()> {
+    for table in
+        ["setting", "session", "total", "grant_last", "checkpoint", "container", "message", "history", "aborted"]
+    {
+        let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+        if !connection.prepare(sql)?.exists([table])? {
+            bail!(Damage(format!("its table {table} is gone")));
+        }
+    }
+    let interrupt = connection.get_interrupt_handle();
+    let (done, over) = channel::<()>();
+    let watch = std::thread::spawn(move || {
+        let is_late = over.recv_timeout(CHECK_TIME) == Err(RecvTimeoutError::Timeout);
+        if is_late {
+            interrupt.interrupt();
+        }
+        is_late
+    });
+    let found = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
+    drop(done);
+    let is_late = watch.join().unwrap_or(false);
+    match found {
+        Ok(word) if word == "ok" => Ok(()),
+        Ok(word) => bail!(Damage(word)),
+        Err(error) if is_late && error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
+            tracing::info!(limit = ?CHECK_TIME, "the ledger is long and was looked through only in part");
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Opens `path` for reading and writing, creating it when it is missing.
 fn create(path: &Path, directory: &Path) -> Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(MODE).open(path).map_err(|error| {
-        match error.kind() {
-            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => anyhow!(
+        let words = match error.kind() {
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => format!(
                 "cannot write {} ({error}): make the directory {} writable for the user the agent runs as, or choose another ledger path",
                 path.display(),
                 directory.display()
             ),
-            _ => anyhow!(error).context(format!("opening {}", path.display())),
-        }
+            _ => format!("opening {}", path.display()),
+        };
+        anyhow!(error).context(words)
     })
 }
 
 /// Takes the lock file beside the database; it holds the owner's process id for the error of whoever comes second.
-fn lock(path: &Path, directory: &Path) -> Result<Flock<File>> {
+pub(super) fn lock(path: &Path, directory: &Path) -> Result<Flock<File>> {
     let lock_path = beside(path, ".lock");
     let file = create(&lock_path, directory)?;
     let mut held = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -98,16 +184,16 @@ fn lock(path: &Path, directory: &Path) -> Result<Flock<File>> {
 }
 
 /// `path` with `suffix` behind its file name.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
 }
 
 /// Sets the connection up and brings the schema to this version.
-fn prepare(mut connection: Connection, path: &Path) -> Result<Connection> {
+pub(super) fn prepare(mut connection: Connection, path: &Path) -> Result<Connection> {
     let shown = path.display();
-    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.busy_timeout(BUSY_TIME)?;
     let version = identify(&connection).with_context(|| format!("the ledger {shown} cannot be used"))?;
     connection.set_prepared_statement_cache_capacity(64);
     for (pragma, value) in [("foreign_keys", "ON"), ("trusted_schema", "OFF"), ("temp_store", "MEMORY")] {
@@ -130,7 +216,7 @@ fn prepare(mut connection: Connection, path: &Path) -> Result<Connection> {
 fn identify(connection: &Connection) -> Result<usize> {
     let version: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(|error| {
         match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::NotADatabase) => anyhow!("it is not a weir ledger, but some other file"),
+            Some(ErrorCode::NotADatabase) => anyhow!(error).context("it is not a weir ledger, but some other file"),
             _ => error.into(),
         }
     })?;

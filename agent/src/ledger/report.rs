@@ -15,7 +15,7 @@ pub(super) fn audit(db: &Connection) -> Result<Vec<SessionAudit>> {
     rows::open_sessions(db)?.into_iter().map(|row| audit_session(db, row)).collect()
 }
 
-fn audit_session(db: &Connection, row: SessionRow) -> Result<SessionAudit> {
+pub(super) fn audit_session(db: &Connection, row: SessionRow) -> Result<SessionAudit> {
     let session = row.opening.session;
     let outstanding = rows::outstanding(db, session)?;
     let mut oldest = row.next_unsealed;

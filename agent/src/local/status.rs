@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 pub const SCHEMA: u32 = 1;
 
 /// The whole agent.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Status {
     /// [`SCHEMA`].
     pub schema: u32,
@@ -40,6 +40,12 @@ pub struct Status {
     pub in_doubt_octets: u64,
     /// Past sessions that are still being settled.
     pub draining_sessions: usize,
+    /// Why the ledger cannot be written, in words; nothing more is granted until it can.
+    pub ledger_trouble: Option<String>,
+    /// False when the ledger lies in memory and is gone with the next boot.
+    pub ledger_persistent: bool,
+    /// What became of damaged ledgers, for as long as they lie beside the present one.
+    pub ledger_damage: Vec<String>,
 }
 
 /// One metered link.

@@ -21,6 +21,8 @@ pub struct Plot {
     pub packages: Vec<Value>,
     /// The lines of each `[[link]]`; empty means one for each uplink, `wan0` with the first SIM, `wan1` with the second.
     pub links: Vec<String>,
+    /// The path of the ledger, within the directory of the scenario.
+    pub ledger: String,
     /// More lines of `[agent]`.
     pub agent: String,
     /// More lines of `[server]`.
@@ -50,6 +52,7 @@ impl Plot {
             layout: Layout::default(),
             packages: vec![package],
             links: Vec::new(),
+            ledger: "ledger.db".into(),
             agent: String::new(),
             server: String::new(),
             server_args: Vec::new(),
@@ -80,9 +83,10 @@ impl Plot {
     pub(super) fn config(&self, url: &str, workdir: &Workdir) -> String {
         let mut text = format!(
             "[device]\nid = \"gw-1\"\nkey_file = \"device.pem\"\n\n[server]\nurl = \"{url}\"\nallow_plaintext = true\n{}\n\n\
-             [ledger]\npath = \"ledger.db\"\n\n[datapath]\npin_root = \"{}\"\n\n\
+             [ledger]\npath = \"{}\"\n\n[datapath]\npin_root = \"{}\"\n\n\
              [agent]\nsocket = \"weir.sock\"\ncheckpoint_interval = \"1s\"\n{}\n",
             self.server,
+            self.ledger,
             pin_root(workdir).display(),
             self.agent,
         );

@@ -7,6 +7,7 @@ mod opening;
 mod random;
 mod records;
 mod refusals;
+mod storage;
 
 use std::time::Duration;
 

@@ -1,0 +1,243 @@
+//! What the loop does while the ledger cannot be written: gates stay as recorded, nothing is granted or sent, until it can be.
+//!
+//! An error of the storage leaves the cores ahead of the ledger, so none of them is asked anything more. Once the ledger takes
+//! records again they are made anew from it and from the meters, exactly as after a crash: what was not recorded did not happen.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tokio::sync::mpsc;
+
+use super::{Agent, Message, Stop};
+use crate::clock::{Moment, boot_id, boot_now};
+use crate::config::Config;
+use crate::ledger::{Ledger, Trouble, is_persistent};
+use crate::local::{SCHEMA, Status};
+use crate::quota::StoredSession;
+use crate::units::BootInstant;
+
+/// Between two looks at whether the ledger can be written again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// How often it is looked after the ledger's files when nothing is written to them.
+const LOOK_AFTER: Duration = Duration::from_secs(10);
+
+/// How the loop came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It was told to stop.
+    Told,
+    /// It was told to stop while the ledger could not be written.
+    Suspended,
+}
+
+/// What came of a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waited {
+    /// The ledger can be written again.
+    Over,
+    /// Somebody told the agent to stop.
+    Stopped,
+}
+
+impl Agent {
+    /// Makes the agent, and waits for its storage if need be; `None` when it was told to stop before that.
+    pub(super) async fn begin(
+        (config, record): (&Config, Option<&Path>),
+        (inbox, mail): (mpsc::UnboundedSender<Message>, &mut mpsc::UnboundedReceiver<Message>),
+        stop: &mut Stop,
+    ) -> Result<Option<Self>> {
+        let mut told = None;
+        let mut replaced = false;
+        loop {
+            let error = match Self::new(config.clone(), record, inbox.clone()).await {
+                Ok(agent) => return Ok(Some(agent)),
+                Err(error) => error,
+            };
+            let Some(trouble) = Trouble::of(&error) else { return Err(error) };
+            if trouble == Trouble::Damaged {
+                // Opening it found nothing wrong, reading it did. A new one that is damaged as well is beyond us.
+                ensure!(!std::mem::replace(&mut replaced, true), error);
+                Ledger::open(&config.ledger, boot_id()?)?.replace_damaged(&error)?;
+                continue;
+            }
+            let words = words(trouble);
+            if told != Some(trouble) {
+                tracing::error!("{words}; gates stay as they are: {error:#}");
+                told = Some(trouble);
+            }
+            let pause = tokio::time::sleep(RETRY);
+            tokio::pin!(pause);
+            loop {
+                tokio::select! {
+                    biased;
+                    () = stop.wait() => return Ok(None),
+                    message = mail.recv() => if let Some(Message::Status(reply)) = message {
+                        // Whoever asked may have gone.
+                        let _ = reply.send(bare_status(config, words.clone())?);
+                    },
+                    () = &mut pause => break,
+                }
+            }
+        }
+    }
+
+    /// Works until told to stop, through all troubles of the storage.
+    pub(super) async fn work(&mut self, stop: &mut Stop) -> Result<Ended> {
+        let mut goes_on = self.reconcile().map(|()| true);
+        loop {
+            match goes_on {
+                Ok(true) => {}
+                Ok(false) => return Ok(Ended::Told),
+                Err(error) => match self.outlast(error, stop).await? {
+                    Waited::Over => {}
+                    Waited::Stopped => return Ok(Ended::Suspended),
+                },
+            }
+            goes_on = self.turn(stop).await;
+        }
+    }
+
+    /// The sessions of the ledger; of a new one, with what could be salvaged, when it turns out to be damaged.
+    pub(super) fn stored(&mut self) -> Result<Vec<StoredSession>> {
+        match self.ledger.restore() {
+            Err(error) if Trouble::of(&error) == Some(Trouble::Damaged) => {
+                self.ledger.replace_damaged(&error)?;
+                self.ledger.restore()
+            }
+            restored => restored,
+        }
+    }
+
+    /// Says so when the ledger is gone with the next boot.
+    pub(super) fn warn_of_memory(&self) {
+        if !is_persistent(&self.config.ledger) {
+            tracing::warn!(
+                "the ledger {} lies in memory: a reboot loses what is not yet acknowledged; keep it on storage that lasts",
+                self.config.ledger.display()
+            );
+        }
+    }
+
+    /// Looks after the ledger's files now and then: a commit does so by itself, but an idle agent makes none.
+    pub(super) fn look_after_ledger(&mut self, now: BootInstant) -> Result<()> {
+        if now < self.looked_at.plus(LOOK_AFTER) {
+            return Ok(());
+        }
+        self.looked_at = now;
+        self.ledger.keep_place()
+    }
+
+    /// Waits until the ledger can be written again, then begins anew from what is recorded. Any other error is given back.
+    async fn outlast(&mut self, error: anyhow::Error, stop: &mut Stop) -> Result<Waited> {
+        let since = boot_now()?;
+        let mut error = error;
+        let mut replaced = false;
+        loop {
+            let Some(trouble) = Trouble::of(&error) else { return Err(error) };
+            let words = words(trouble);
+            if self.trouble.as_ref() != Some(&words) {
+                tracing::error!("{words}; gates stay as recorded, nothing more is granted until it can be: {error:#}");
+                self.trouble = Some(words);
+            }
+            match trouble {
+                Trouble::Full | Trouble::Locked | Trouble::Damaged => {}
+                Trouble::ReadOnly | Trouble::Failing => {
+                    // It may still be read, for the last time.
+                    let _ = self.read_books();
+                    self.ledger.let_go()?;
+                }
+            }
+            if trouble == Trouble::Damaged {
+                ensure!(!std::mem::replace(&mut replaced, true), error);
+            } else if self.idle(stop).await? == Waited::Stopped {
+                return Ok(Waited::Stopped);
+            }
+            match self.begin_anew(&error) {
+                Ok(()) => break,
+                Err(next) => error = next,
+            }
+        }
+        let length = boot_now()?.since(since);
+        tracing::info!(?length, "the ledger can be written: going on from what is recorded");
+        self.trouble = None;
+        Ok(Waited::Over)
+    }
+
+    /// Lets a moment pass. New links are metered behind a shut gate meanwhile; what comes in is kept for later, and answers are
+    /// lost: the server gives them again.
+    async fn idle(&mut self, stop: &mut Stop) -> Result<Waited> {
+        let pause = tokio::time::sleep(RETRY);
+        tokio::pin!(pause);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.wait() => return Ok(Waited::Stopped),
+                changed = self.links.changed() => {
+                    changed.context("the netlink watcher has ended")?;
+                    if let Err(error) = self.meter_new_links() {
+                        tracing::error!("a new link cannot be metered before the ledger is back: {error:#}");
+                    }
+                }
+                message = self.mail.recv() => match message.context("the inbox is closed")? {
+                    Message::Answer { .. } | Message::Hint { .. } => {}
+                    // Whoever asked may have gone.
+                    Message::Status(reply) => drop(reply.send(self.status()?)),
+                    Message::Allow(list) => self.set_allow_list(list)?,
+                    later @ (Message::Attached { .. } | Message::AttachAgain { .. } | Message::News(_)) => {
+                        self.deferred.push_back(later);
+                    }
+                },
+                () = &mut pause => return Ok(Waited::Over),
+            }
+        }
+    }
+
+    /// Makes every core anew from the ledger and the meter in hand, as a restart would.
+    fn begin_anew(&mut self, cause: &anyhow::Error) -> Result<()> {
+        if Trouble::of(cause) == Some(Trouble::Damaged) {
+            self.ledger.replace_damaged(cause)?;
+        }
+        self.ledger.probe()?;
+        self.store_what_is_known()?;
+        let stored = self.stored()?;
+        self.take_up(stored)?;
+        for station in 0..self.stations.len() {
+            self.meter(station)?;
+        }
+        self.reconcile()
+    }
+}
+
+impl Message {
+    /// The same once more, for when the first could not be carried through; `None` for what comes again by itself.
+    pub(super) fn again(&self) -> Option<Self> {
+        match self {
+            Self::News(news) => Some(Self::News(news.clone())),
+            Self::AttachAgain { station } => Some(Self::AttachAgain { station: *station }),
+            Self::Answer { .. } | Self::Attached { .. } | Self::Hint { .. } | Self::Allow(_) | Self::Status(_) => None,
+        }
+    }
+}
+
+fn words(trouble: Trouble) -> String {
+    format!("the ledger cannot be written: {trouble}")
+}
+
+/// What there is to show before there is a ledger.
+fn bare_status(config: &Config, trouble: String) -> Result<Status> {
+    let moment = Moment::now()?;
+    Ok(Status {
+        schema: SCHEMA,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        device: config.device.id.clone(),
+        server: config.server.url.to_string(),
+        onboarding: "not begun".to_owned(),
+        at: moment.label.wall.to_string(),
+        clock_synced: moment.label.synced,
+        ledger_trouble: Some(trouble),
+        ledger_persistent: is_persistent(&config.ledger),
+        ..Status::default()
+    })
+}
