@@ -282,6 +282,15 @@ text_newtype! {
     /// Who pays: `imsi-…` of the SIM (TS 29.571 `Supi`).
     SubscriberIdentifier
 }
+impl SubscriberIdentifier {
+    /// Whether it is `imsi-` and 5 to 15 digits: the only form that a SIM's subscriber has here.
+    #[must_use]
+    pub fn is_imsi(&self) -> bool {
+        let digits = self.as_str().strip_prefix("imsi-").unwrap_or_default();
+        (5..=15).contains(&digits.len()) && digits.bytes().all(|c| c.is_ascii_digit())
+    }
+}
+
 text_newtype! {
     /// The server's name for one credit session: the last segment of `Location` (TS 32.291 `ChargingDataRef`).
     SessionRef

@@ -16,17 +16,17 @@ use super::reader::{Section, kind};
 use super::values::{self, within};
 use super::{Agent, Config, Device, Link, OnboardingMode, Server, fits};
 
-const CHUNK: RangeInclusive<Octets> = Octets::new(64 << 10)..=Octets::new(1 << 40);
+pub(crate) const CHUNK: RangeInclusive<Octets> = Octets::new(64 << 10)..=Octets::new(1 << 40);
 const SLICE: RangeInclusive<Octets> = Octets::new(64 << 10)..=Octets::new(1 << 40);
-const GRACE_OCTETS: RangeInclusive<Octets> = Octets::ZERO..=Octets::new(1 << 40);
+pub(crate) const GRACE_OCTETS: RangeInclusive<Octets> = Octets::ZERO..=Octets::new(1 << 40);
 const RESERVE: RangeInclusive<Octets> = Octets::new(64 << 10)..=Octets::new(1 << 30);
-const REPORT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
+pub(crate) const REPORT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
 const CHECKPOINT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);
 const WAIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_mins(10);
 const CONNECT: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_mins(1);
 const ANSWER: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_mins(10);
-const GRACE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(31 * 24);
-const RATE: RangeInclusive<OctetRate> = OctetRate::per_second(1000)..=OctetRate::per_second(1_250_000_000);
+pub(crate) const GRACE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(31 * 24);
+pub(crate) const RATE: RangeInclusive<OctetRate> = OctetRate::per_second(1000)..=OctetRate::per_second(1_250_000_000);
 
 /// A checked file: problems are with the source.
 pub(super) enum Checked {
@@ -319,9 +319,9 @@ fn digits(value: &DeValue<'_>, length: RangeInclusive<usize>) -> Result<String, 
 /// TS 29.571 `Supi`, IMSI form.
 fn subscriber(value: &DeValue<'_>) -> Result<SubscriberIdentifier, String> {
     let written = text(value, 1..=32)?;
-    let digits = written.strip_prefix("imsi-").unwrap_or_default();
-    if (5..=15).contains(&digits.len()) && digits.bytes().all(|c| c.is_ascii_digit()) {
-        return Ok(SubscriberIdentifier::new(written));
+    let subscriber = SubscriberIdentifier::new(written.as_str());
+    if subscriber.is_imsi() {
+        return Ok(subscriber);
     }
     Err(format!("{written:?} is not \"imsi-\" and 5 .. 15 digits"))
 }

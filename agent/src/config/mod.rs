@@ -16,6 +16,7 @@ use crate::quota::{FailureHandling, OfflineGrace, Repetition, WhenUsedUp};
 use crate::units::{Octets, RatingGroup, SubscriberIdentifier};
 
 use checks::Checked;
+pub(crate) use checks::{CHUNK, GRACE, GRACE_OCTETS, RATE, REPORT};
 use reader::{Section, Source};
 
 /// Exit status for a wrong configuration or bad usage (`EX_USAGE` of sysexits.h).

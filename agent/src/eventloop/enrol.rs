@@ -7,11 +7,14 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::sync::mpsc;
 
+use super::pace::{Pace, Told};
 use super::station::Attachment;
 use super::{Agent, Message};
+use crate::clock::boot_now;
 use crate::config::OnboardingMode;
 use crate::onboarding::{
-    Binding, CommandKind, CommandNumber, DeviceKey, Modem, Onboarding, OnboardingError, Plan, PlanAnswer, ServerCommand,
+    Binding, CommandKind, CommandNumber, DeviceKey, Modem, Onboarding, OnboardingError, Plan, PlanAnswer,
+    ServerCommand, not_sent,
 };
 use crate::quota::Event;
 use crate::reporter::{Http, Route};
@@ -68,6 +71,7 @@ impl Agent {
             registered: self.ledger.setting(REGISTERED)?.as_deref() == Some(self.config.device.id.as_str()),
             claim_code: self.claim_code()?,
             after: CommandNumber::new(after.context("reading the last command's number from the ledger")?.unwrap_or(0)),
+            pace: Pace::default(),
             inbox: self.inbox.clone(),
         };
         self.enrolment = Some(enrolment);
@@ -142,6 +146,14 @@ impl Agent {
     }
 }
 
+/// Whether a command is about what was bound or bought.
+const fn calls_for_the_plan(command: &ServerCommand) -> bool {
+    match command.kind {
+        CommandKind::Switch | CommandKind::PlanChanged | CommandKind::Reauthorise => true,
+        CommandKind::Abort | CommandKind::Unknown => false,
+    }
+}
+
 /// Whether the server does not know the device: another server than the one it was registered with, or one that lost its books.
 /// To register again is harmless where it is known after all.
 fn is_unknown(error: &OnboardingError) -> bool {
@@ -158,6 +170,7 @@ pub(super) struct Enrolment {
     registered: bool,
     claim_code: Option<String>,
     after: CommandNumber,
+    pace: Pace,
     inbox: mpsc::UnboundedSender<Message>,
 }
 
@@ -194,24 +207,29 @@ impl Enrolment {
         }
         let mut complete = self.bind_and_plan(&route).await?;
         loop {
+            let asked_at = boot_now().map_err(not_sent)?;
             let commands = self.client.commands(&route, self.after, WAIT).await?;
             *pause = PAUSE_FIRST;
             if self.inbox.is_closed() {
                 return Ok(());
             }
-            if !complete {
-                complete = self.bind_and_plan(&route).await?;
-            }
-            for command in commands {
-                match command.kind {
-                    CommandKind::Switch | CommandKind::PlanChanged | CommandKind::Reauthorise => {
-                        complete = self.bind_and_plan(&route).await?;
-                    }
-                    CommandKind::Abort | CommandKind::Unknown => {}
-                }
+            let took = boot_now().map_err(not_sent)?.since(asked_at);
+            // One that was carried out already is only told again because the server has forgotten that.
+            let new: Vec<_> = commands.into_iter().filter(|command| command.number > self.after).collect();
+            let told = if new.is_empty() { Told::Nothing } else { Told::News };
+            // However many commands call for it, binding and plan are as the server has them now. Where they cannot be had, the
+            // commands are carried out all the same: an order to abort does not wait for a plan.
+            let refreshed = if complete && !new.iter().any(calls_for_the_plan) {
+                Ok(true)
+            } else {
+                self.bind_and_plan(&route).await
+            };
+            for command in new {
                 self.after = self.after.max(command.number);
                 self.tell(News::Commanded(command));
             }
+            complete = refreshed?;
+            tokio::time::sleep(self.pace.pause(took, told)).await;
         }
     }
 

@@ -3,6 +3,7 @@
 mod carry;
 mod enrol;
 mod metering;
+mod pace;
 mod reconcile;
 mod rename;
 mod sims;

@@ -114,7 +114,11 @@ impl Onboarding {
     pub async fn bind(&self, route: &Route, modem: &Modem) -> Result<Binding, OnboardingError> {
         let client = self.http.client(route).map_err(not_sent)?;
         let request = with_json(client.post(self.device_address("bindings")), modem)?;
-        parse(&self.send_authorised(route, request).await?)
+        let binding: Binding = parse(&self.send_authorised(route, request).await?)?;
+        match binding.what_is_wrong(&modem.slot) {
+            None => Ok(binding),
+            Some(reason) => Err(OnboardingError::Unanswered { retry_after: None, reason }),
+        }
     }
 
     /// The plan, unless it is the one with this tag.
@@ -182,7 +186,7 @@ impl Onboarding {
     }
 }
 
-fn not_sent(error: impl Into<anyhow::Error>) -> OnboardingError {
+pub(crate) fn not_sent(error: impl Into<anyhow::Error>) -> OnboardingError {
     OnboardingError::Unanswered { retry_after: None, reason: format!("not sent: {:#}", error.into()) }
 }
 

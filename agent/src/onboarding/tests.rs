@@ -161,15 +161,15 @@ async fn a_token_is_kept_while_it_lasts() {
         scene.client.bind(ROUTED, &wwan0()).await.unwrap();
         scene.client.bind(ROUTED, &slot("wwan1")).await.unwrap()
     };
-    let binding = || ("201 Created", golden("binding.response"));
-    let (bound, asked) = scene.play(vec![ok("token.response"), binding(), binding()], calls).await;
+    let binding = |slot: &str| ("201 Created", golden("binding.response").replace("wwan0", slot));
+    let (bound, asked) = scene.play(vec![ok("token.response"), binding("wwan0"), binding("wwan1")], calls).await;
     assert_eq!(first_line(&asked[1]), "POST /onboarding/v1/devices/gw-0001/bindings HTTP/1.1");
     assert!(asked[1].to_lowercase().contains("authorization: bearer u3bj0d0m"));
     assert_eq!(body(&asked[1]), minified(&golden("binding.request")));
     assert_eq!(body(&asked[2]), minified(&golden("binding-any.request")));
     let expected = Binding {
         id: "5d0a9f64-2f0e-4a3c-9a6c-0f3b7a1d2e55".to_owned(),
-        slot: "wwan0".to_owned(),
+        slot: "wwan1".to_owned(),
         subscriber: SubscriberIdentifier::new("imsi-001010000000001"),
         iccid: Some("8900100000000000001".to_owned()),
         apn: "internet".to_owned(),
@@ -215,6 +215,96 @@ async fn a_token_is_used_to_its_end_when_the_server_cannot_renew_it() {
     let short = golden("token.response").replace("3600", "4");
     let ((first, second), _) = scene.play(vec![("200 OK", short), ("503 Busy", String::new())], calls).await;
     assert_eq!(first.unwrap(), second.unwrap());
+}
+
+#[tokio::test]
+async fn a_token_of_any_life_is_kept_as_long_as_it_says() {
+    for (life, logins) in [("0", 2), ("18446744073709551615", 1)] {
+        let scene = Scene::new().await;
+        let calls = async {
+            let first = scene.client.token(ROUTED).await.unwrap();
+            (first, scene.client.token(ROUTED).await.unwrap())
+        };
+        let answer = ("200 OK", golden("token.response").replace("3600", life));
+        let ((first, second), asked) = scene.play(vec![answer; logins], calls).await;
+        assert_eq!((first, asked.len()), (second, logins), "{life}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_could_not_be_sent_back_is_no_answer() {
+    let golden = golden("token.response");
+    let text = "u3bJ0d0m6Pq0S8kXo2y7ZkXy3v3H1cQ4G8Lk0aJpE2M";
+    for token in [r"two\nlines", "", "ü", &"x".repeat(100_000)] {
+        let scene = Scene::new().await;
+        let answer = vec![("200 OK", golden.replace(text, token))];
+        let (refused, _) = scene.play(answer, scene.client.token(ROUTED)).await;
+        assert!(matches!(refused, Err(OnboardingError::Unanswered { .. })), "{token:.20}: {refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn those_who_wait_for_the_same_login_share_its_failure() {
+    let scene = Scene::new().await;
+    let token = || scene.client.token(ROUTED);
+    let calls = async { tokio::join!(token(), token(), token()) };
+    // One request: a second one would find no answer.
+    let ((first, second, third), _) = scene.play(vec![("503 Busy", String::new())], calls).await;
+    assert!(first.is_err() && first == second && second == third, "{first:?} {second:?} {third:?}");
+    let (later, _) = scene.play(vec![ok("token.response")], scene.client.token(ROUTED)).await;
+    assert!(later.is_ok(), "whoever asks afterwards asks anew");
+}
+
+#[tokio::test]
+async fn a_renewal_that_takes_its_time_holds_up_nobody_while_the_token_is_good() {
+    let scene = Scene::new().await;
+    let short = golden("token.response").replace("3600", "4");
+    let (first, _) = scene.play(vec![("200 OK", short)], scene.client.token(ROUTED)).await;
+    // The server takes the connection and never answers.
+    let second = tokio::time::timeout(Duration::from_secs(15), scene.client.token(ROUTED)).await;
+    assert_eq!(first, second.expect("an answer may take 30 s, a renewal may not"));
+}
+
+#[tokio::test]
+async fn a_binding_that_makes_no_sense_is_no_answer() {
+    for (is, becomes) in [
+        ("\"wwan0\"", "\"wwan7\""),
+        ("imsi-001010000000001", "imsi-1"),
+        ("imsi-001010000000001", "root"),
+        ("\"internet\"", "\"\""),
+        ("\"internet\"", r#""two\nlines""#),
+    ] {
+        let scene = Scene::new().await;
+        let text = golden("binding.response").replace(is, becomes);
+        assert_ne!(text, golden("binding.response"), "{is}");
+        let answers = vec![ok("token.response"), ("201 Created", text)];
+        let (bound, _) = scene.play(answers, scene.client.bind(ROUTED, &wwan0())).await;
+        assert!(matches!(bound, Err(OnboardingError::Unanswered { .. })), "{becomes}: {bound:?}");
+    }
+}
+
+#[test]
+fn a_plan_that_asks_for_nonsense_is_held_to_what_a_person_may_configure() {
+    let text = golden("plan.response");
+    let with = |is: &str, becomes: &str| -> Package {
+        assert!(text.contains(is), "{is}");
+        let plan: Plan = serde_json::from_str(&text.replacen(is, becomes, 1)).unwrap();
+        plan.packages[0].clone()
+    };
+    assert_eq!(with("\"chunk\": 1048576", "\"chunk\": 0").chunk, None);
+    assert_eq!(with("\"chunk\": 1048576", "\"chunk\": 1").chunk, Some(Octets::new(64 << 10)));
+    assert_eq!(with("\"chunk\": 1048576", "\"chunk\": 18446744073709551615").chunk, Some(Octets::new(1 << 40)));
+    let interval = "\"reportInterval\": 60";
+    assert_eq!(with(interval, "\"reportInterval\": 0").report_interval, None);
+    assert_eq!(
+        with(interval, "\"reportInterval\": 18446744073709551615").report_interval,
+        Some(Duration::from_hours(24))
+    );
+    let rate = "\"throttleRate\": 128000";
+    assert_eq!(with(rate, "\"throttleRate\": 9").when_used_up, WhenUsedUp::Throttle(OctetRate::per_second(1000)));
+    assert_eq!(with(rate, "\"throttleRate\": 0").when_used_up, WhenUsedUp::Block);
+    let grace = with("\"seconds\": 3600", "\"seconds\": 18446744073709551615").offline_grace;
+    assert_eq!(grace.duration, Duration::from_hours(31 * 24));
 }
 
 #[tokio::test]

@@ -20,13 +20,26 @@ const ASSERTION_LIFE: SignedDuration = SignedDuration::from_secs(120);
 const SKEW_MAX: SignedDuration = SignedDuration::from_secs(60);
 /// How long a token is taken to last when the server does not say.
 const LIFE_UNSAID: u64 = 300;
+/// Octets of a token at most: it goes into a header of every request.
+const TOKEN_MAX: usize = 4096;
+/// How long a renewal may take while the present token is good.
+const RENEWAL: Duration = Duration::from_secs(5);
+/// A renewal that came to nothing is tried again after this long, while the present token is good.
+const RENEW_AGAIN: Duration = Duration::from_secs(30);
 
 /// The token at hand, and how far our wall clock is from the server's.
 #[derive(Debug, Default)]
 pub(super) struct Login {
     // Held while logging in, so that calls at the same time log in once.
-    token: Mutex<Option<Token>>,
+    state: Mutex<State>,
     ahead: StdMutex<Option<SignedDuration>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    token: Option<Token>,
+    /// The last attempt, where it came to nothing, and when it ended.
+    failed: Option<(BootInstant, OnboardingError)>,
 }
 
 #[derive(Clone, Debug)]
@@ -38,26 +51,46 @@ struct Token {
 
 impl Login {
     pub(super) async fn token(&self, onboarding: &Onboarding, route: &Route) -> Result<String, OnboardingError> {
-        let mut token = self.token.lock().await;
+        let asked_at = boot_now().map_err(not_sent)?;
+        let mut state = self.state.lock().await;
         let now = boot_now().map_err(not_sent)?;
-        if let Some(token) = token.as_ref().filter(|token| now < token.renew_at) {
+        if let Some(token) = state.token.as_ref().filter(|token| now < token.renew_at) {
             return Ok(token.text.clone());
         }
-        match self.log_in(onboarding, route, now).await {
-            Ok(new) => Ok(token.insert(new).text.clone()),
-            // A token is renewed early so that a server that is away for a moment costs nothing.
-            Err(OnboardingError::Unanswered { retry_after, reason }) => match token.as_ref() {
-                Some(token) if now < token.ends_at => Ok(token.text.clone()),
-                _ => Err(OnboardingError::Unanswered { retry_after, reason }),
-            },
-            Err(refused @ OnboardingError::Refused { .. }) => Err(refused),
+        if let Some((_, error)) = state.failed.as_ref().filter(|(at, _)| *at >= asked_at) {
+            // It was asked for at the same time: as many attempts in a row would take as many time-outs.
+            return Err(error.clone());
+        }
+        let at_hand = state.token.clone().filter(|token| now < token.ends_at);
+        let answer = match &at_hand {
+            // A token is renewed early so that a server that is away for a moment, or takes its time, costs nothing.
+            Some(_) => tokio::time::timeout(RENEWAL, self.log_in(onboarding, route, now)).await.unwrap_or_else(|_| {
+                let reason = format!("the renewal of the token takes longer than {RENEWAL:?}");
+                Err(OnboardingError::Unanswered { retry_after: None, reason })
+            }),
+            None => self.log_in(onboarding, route, now).await,
+        };
+        let ended_at = boot_now().map_err(not_sent)?;
+        match (answer, at_hand) {
+            (Ok(new), _) => {
+                state.failed = None;
+                Ok(state.token.insert(new).text.clone())
+            }
+            (Err(OnboardingError::Unanswered { .. }), Some(token)) => {
+                state.token = Some(Token { renew_at: ended_at.plus(RENEW_AGAIN), ..token.clone() });
+                Ok(token.text)
+            }
+            (Err(error), _) => {
+                state.failed = Some((ended_at, error.clone()));
+                Err(error)
+            }
         }
     }
 
     pub(super) async fn forget(&self, refused: &str) {
-        let mut token = self.token.lock().await;
-        if token.as_ref().is_some_and(|token| token.text == refused) {
-            *token = None;
+        let mut state = self.state.lock().await;
+        if state.token.as_ref().is_some_and(|token| token.text == refused) {
+            state.token = None;
         }
     }
 
@@ -77,6 +110,12 @@ impl Login {
         let client = onboarding.http.client(route).map_err(not_sent)?;
         let request = client.post(&address).header(CONTENT_TYPE, "application/x-www-form-urlencoded");
         let answer: TokenResponse = parse(&onboarding.send(request.body(form(&assertion))).await?)?;
+        let text = answer.access_token.as_bytes();
+        let sendable = (1..=TOKEN_MAX).contains(&text.len()) && text.iter().all(u8::is_ascii_graphic);
+        if !sendable {
+            let reason = "the token cannot be sent back: it is empty, too long, or not plain text".to_owned();
+            return Err(OnboardingError::Unanswered { retry_after: None, reason });
+        }
         let life = answer.expires_in.unwrap_or(LIFE_UNSAID);
         Ok(Token {
             text: answer.access_token,

@@ -1,13 +1,14 @@
 //! What onboarding answers with, typed; kept in the ledger in the same JSON that the wire has.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::config::Link;
+use crate::config::{self, Link};
 use crate::quota::{FailureHandling, FinalUnitAction, OfflineGrace, WhenUsedUp};
-use crate::reporter::{failure_handling, final_unit_action};
+use crate::reporter::{clipped, failure_handling, final_unit_action};
 use crate::units::{OctetRate, Octets, RatingGroup, SubscriberIdentifier};
 
 /// A modem, as it is told at registration.
@@ -45,6 +46,21 @@ pub struct Binding {
     pub apn: String,
     /// What can be charged for.
     pub rating_groups: Vec<RatingGroup>,
+}
+
+impl Binding {
+    /// Why this cannot be the binding of that slot, if so: what is charged and dialled hangs on it.
+    pub(super) fn what_is_wrong(&self, slot: &str) -> Option<String> {
+        let wrong = |what: &str, is: &str| Some(format!("the binding of slot {slot} has {what} {:?}", clipped(is)));
+        if self.slot != slot {
+            return wrong("the slot", &self.slot);
+        }
+        if !self.subscriber.is_imsi() {
+            return wrong("the subscriber", self.subscriber.as_str());
+        }
+        let fits = (1..=100).contains(&self.apn.chars().count()) && !self.apn.chars().any(char::is_control);
+        if fits { None } else { wrong("the access point name", &self.apn) }
+    }
 }
 
 /// The packages that were bought for the device.
@@ -253,17 +269,23 @@ impl From<WirePackage> for Package {
             reserved: Octets::new(wire.reserved_volume),
             remaining: Octets::new(wire.remaining_volume),
             valid_until: wire.valid_until,
-            report_interval: (wire.report_interval > 0).then(|| Duration::from_secs(wire.report_interval)),
-            chunk: (wire.chunk > 0).then(|| Octets::new(wire.chunk)),
+            report_interval: (wire.report_interval > 0)
+                .then(|| held(Duration::from_secs(wire.report_interval), &config::REPORT)),
+            chunk: (wire.chunk > 0).then(|| held(Octets::new(wire.chunk), &config::CHUNK)),
             final_unit_action: wire.final_unit_action.as_deref().and_then(final_unit_action),
-            when_used_up: if throttles { WhenUsedUp::Throttle(rate) } else { WhenUsedUp::Block },
+            when_used_up: if throttles { WhenUsedUp::Throttle(held(rate, &config::RATE)) } else { WhenUsedUp::Block },
             failure_handling: wire.failure_handling.as_deref().and_then(failure_handling),
             offline_grace: OfflineGrace {
-                octets: Octets::new(wire.offline_grace.octets),
-                duration: Duration::from_secs(wire.offline_grace.seconds),
+                octets: held(Octets::new(wire.offline_grace.octets), &config::GRACE_OCTETS),
+                duration: held(Duration::from_secs(wire.offline_grace.seconds), &config::GRACE),
             },
         }
     }
+}
+
+/// A value of a plan, held to the range that the configuration file has for it: what no person may write, no server may either.
+fn held<T: Ord + Copy>(value: T, range: &RangeInclusive<T>) -> T {
+    value.clamp(*range.start(), *range.end())
 }
 
 impl From<Package> for WirePackage {
