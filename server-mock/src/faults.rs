@@ -1,5 +1,7 @@
 //! Fault switches: the server misbehaves on request, the same way each time. For tests and demonstrations.
 
+mod answers;
+
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -7,6 +9,7 @@ use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -47,6 +50,14 @@ pub(crate) struct Rule {
     status: Option<u16>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     retry_after: Option<Seconds>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    body: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    patch: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    location: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    skew_seconds: Option<i64>,
     /// Matching requests that met this rule.
     #[serde(default, skip_deserializing)]
     seen: u32,
@@ -66,6 +77,14 @@ pub(crate) enum Fault {
     Garbage,
     WrongSequence,
     Restart,
+    Answer,
+    Rewrite,
+    Redirect,
+    Huge,
+    Endless,
+    Slow,
+    Malformed,
+    Skew,
 }
 
 /// The document of `/admin/v1/faults`.
@@ -128,6 +147,13 @@ impl Rule {
             Fault::Status if !self.status.is_some_and(|status| status == 429 || (500..=599).contains(&status)) => {
                 Some(InvalidParam::new(at("status"), "must be 429 or 500 to 599"))
             }
+            Fault::Answer if !self.status.is_some_and(|status| (200..=599).contains(&status)) => {
+                Some(InvalidParam::new(at("status"), "must be 200 to 599"))
+            }
+            Fault::Rewrite if self.patch.is_none() && self.location.is_none() => {
+                Some(InvalidParam::new(at("patch"), "missing, and there is no location either"))
+            }
+            Fault::Skew if self.skew_seconds.is_none() => Some(InvalidParam::new(at("skewSeconds"), "missing")),
             Fault::WrongSequence if !matches!(self.kind, Kind::Create | Kind::Update) => {
                 Some(InvalidParam::new(at("kind"), "only create and update answer with a sequence number"))
             }
@@ -202,11 +228,36 @@ pub(crate) async fn layer(
             (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], "<html>not JSON").into_response()
         }
         Fault::WrongSequence => wrong_sequence(next.run(request).await).await,
+        Fault::Answer => answers::canned(&rule),
+        Fault::Rewrite => answers::rewritten(&rule, work(request, next).await).await,
+        Fault::Redirect => answers::redirect(&rule, request.uri()),
+        Fault::Huge => {
+            work(request, next).await;
+            answers::huge()
+        }
+        Fault::Endless => {
+            work(request, next).await;
+            answers::endless()
+        }
+        Fault::Slow => {
+            work(request, next).await;
+            answers::slow()
+        }
+        Fault::Malformed => answers::malformed(&rule, work(request, next).await).await,
+        Fault::Skew => answers::skewed(&rule, app.options.clock.now(), work(request, next).await).await,
         Fault::Restart => match app.restart().await {
             Ok(()) => hangup.hang_up().await,
             Err(problem) => problem.into_response(),
         },
     }
+}
+
+/// Does the work; waiting for commands is none that could go wrong.
+async fn work(request: Request, next: Next) -> Response {
+    if Kind::of(request.method(), request.uri().path()) == Some(Kind::Commands) {
+        return axum::Json(json!({ "commands": [] })).into_response();
+    }
+    next.run(request).await
 }
 
 async fn twice(request: Request, next: Next) -> Response {
@@ -229,8 +280,8 @@ fn refuse(rule: &Rule) -> Response {
 async fn wrong_sequence(response: Response) -> Response {
     let (mut head, body) = response.into_parts();
     let mut text = take_body(body).await.to_vec();
-    if let Ok(mut answer) = serde_json::from_slice::<serde_json::Value>(&text)
-        && let Some(number) = answer.get("invocationSequenceNumber").and_then(serde_json::Value::as_u64)
+    if let Ok(mut answer) = serde_json::from_slice::<Value>(&text)
+        && let Some(number) = answer.get("invocationSequenceNumber").and_then(Value::as_u64)
     {
         answer["invocationSequenceNumber"] = (number + 1).into();
         text = answer.to_string().into_bytes();

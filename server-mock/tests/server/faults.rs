@@ -5,7 +5,7 @@ use serde_json::json;
 use server_mock::{Database, FaultSwitches, Options};
 use std::time::Duration;
 
-use crate::harness::{World, lenient, message, release, retransmitted, send};
+use crate::harness::{CREATE, World, lenient, message, release, retransmitted, send};
 
 #[tokio::test]
 async fn a_dropped_request_does_no_work_and_a_dropped_answer_does() {
@@ -53,7 +53,7 @@ async fn a_request_applied_twice_is_debited_once() {
 async fn too_many_requests_says_when_to_come_again() {
     let world = World::with_package(1_000_000).await;
     world.faults(json!([{ "kind": "create", "fault": "status", "status": 429, "retryAfter": 7 }])).await;
-    let request = world.request(Method::POST, crate::harness::CREATE).json(&message(0, 1000, &[]));
+    let request = world.request(Method::POST, CREATE).json(&message(0, 1000, &[]));
     let response = request.send().await.unwrap();
     assert_eq!((response.status().as_u16(), response.headers()["retry-after"].to_str().unwrap()), (429, "7"));
     assert_eq!(world.reserved().await, 0);
@@ -127,5 +127,108 @@ async fn without_leave_no_fault_can_be_switched_on() {
     let rules = json!({ "rules": [{ "kind": "any", "fault": "drop-request" }] });
     for (method, body) in [(Method::PUT, Some(&rules)), (Method::GET, None), (Method::DELETE, None)] {
         assert_eq!(world.admin(method, "/faults", body).await.status, 403);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_put_in_place_of_the_servers_does_no_work() {
+    let world = World::with_package(1_000_000).await;
+    let update = format!("{}/update", world.session(1000).await);
+    world.faults(json!([{ "kind": "update", "fault": "answer", "status": 207, "body": { "x": [1] } }])).await;
+    let answer = world.post(&update, &message(1, 1000, &[(1, 800)])).await;
+    assert_eq!((answer.status, answer.json(), world.used().await), (207, json!({ "x": [1] }), 0));
+}
+
+#[tokio::test]
+async fn a_rewritten_answer_has_the_patch_in_every_item_and_another_location() {
+    let world = World::with_package(1_000_000).await;
+    let patch =
+        json!({ "multipleUnitInformation": { "grantedUnit": { "totalVolume": u64::MAX }, "validityTime": null } });
+    world.faults(json!([{ "kind": "create", "fault": "rewrite", "patch": patch, "location": "" }])).await;
+    let answer = world.post(CREATE, &message(0, 1000, &[])).await;
+    assert_eq!((answer.status, answer.granted(), answer.location.as_deref()), (201, u64::MAX, None));
+    assert_eq!(answer.unit().get("validityTime"), None);
+    assert_eq!(answer.unit()["ratingGroup"], 10, "the rest is as it was");
+    assert_eq!(world.reserved().await, 1000, "the work was done");
+}
+
+#[tokio::test]
+async fn a_redirection_points_to_the_same_place_unless_told_otherwise() {
+    let world = World::with_package(1_000_000).await;
+    let rules =
+        json!([{ "kind": "create", "fault": "redirect" }, { "kind": "create", "fault": "redirect", "location": "/x" }]);
+    world.faults(rules).await;
+    let client =
+        reqwest::Client::builder().tls_certs_only([]).redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    for expected in [CREATE, "/x"] {
+        let request = client.post(format!("{}{CREATE}", world.server.base_url())).json(&message(0, 1000, &[]));
+        let answer = send(request).await.unwrap();
+        assert_eq!((answer.status, answer.location.as_deref()), (307, Some(expected)));
+    }
+    assert_eq!(world.reserved().await, 0);
+}
+
+#[tokio::test]
+async fn answers_without_measure_do_the_work_and_go_on_and_on() {
+    let world = World::with_package(1_000_000).await;
+    let update = format!("{}/update", world.session(1000).await);
+    for (number, fault) in (1..).zip(["huge", "endless", "slow"]) {
+        world.faults(json!([{ "kind": "update", "fault": fault }])).await;
+        let body = message(number, 1000, &[(number, 10)]);
+        let mut response = world.request(Method::POST, &update).json(&body).send().await.unwrap();
+        let length = response.content_length();
+        assert_eq!(length.is_some_and(|length| length > 10 << 20), fault == "huge", "{fault}: {length:?}");
+        let mut read = 0;
+        let enough = if fault == "slow" { 3 } else { 4 << 20 };
+        while read < enough {
+            read += response.chunk().await.unwrap().expect("there is always more").len();
+        }
+        assert_eq!(world.used().await, u64::from(number) * 10, "{fault}");
+    }
+}
+
+#[tokio::test]
+async fn malformed_answers_are_malformed_in_different_ways() {
+    let world = World::with_package(1_000_000).await;
+    let update = format!("{}/update", world.session(1000).await);
+    world.faults(json!([{ "kind": "update", "fault": "malformed", "times": 8 }])).await;
+    let mut texts = std::collections::BTreeSet::new();
+    for number in 1..=8 {
+        let answer = world.post(&update, &message(number, 1000, &[(number, 10)])).await;
+        let read = serde_json::from_str::<serde_json::Value>(&answer.text);
+        assert!(
+            read.is_err() || read.is_ok_and(|read| read["invocationSequenceNumber"].as_u64() != Some(number.into()))
+        );
+        texts.insert(answer.text);
+    }
+    assert_eq!((texts.len(), world.used().await), (8, 80));
+}
+
+#[tokio::test]
+async fn a_skewed_answer_is_dated_years_off() {
+    let world = World::with_package(1_000_000).await;
+    world.faults(json!([{ "kind": "create", "fault": "skew", "skewSeconds": -315_360_000 }])).await;
+    let response = world.request(Method::POST, CREATE).json(&message(0, 1000, &[])).send().await.unwrap();
+    let date = response.headers()["date"].to_str().unwrap().to_owned();
+    let told: serde_json::Value = response.json().await.unwrap();
+    let stamp: jiff::Timestamp = told["invocationTimeStamp"].as_str().unwrap().parse().unwrap();
+    let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(&date).unwrap();
+    assert_eq!(stamp.as_second(), date.as_second());
+    let real = world.post(CREATE, &message(0, 1000, &[])).await.json();
+    let real: jiff::Timestamp = real["invocationTimeStamp"].as_str().unwrap().parse().unwrap();
+    assert_eq!(real.as_second() - stamp.as_second(), 315_360_000);
+}
+
+#[tokio::test]
+async fn a_rule_without_what_it_needs_is_refused() {
+    let world = World::start(lenient()).await;
+    for rule in [
+        json!({ "kind": "any", "fault": "answer" }),
+        json!({ "kind": "any", "fault": "answer", "status": 100 }),
+        json!({ "kind": "any", "fault": "rewrite" }),
+        json!({ "kind": "any", "fault": "skew" }),
+    ] {
+        let answer = world.admin(Method::PUT, "/faults", Some(&json!({ "rules": [rule] }))).await;
+        assert_eq!(answer.status, 400, "{rule}");
     }
 }
