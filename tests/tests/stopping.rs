@@ -8,6 +8,7 @@ use e2e::eventually::eventually;
 use e2e::scenario::{Books, Plot, SOON, World, chunked};
 use e2e::topology::HOST_V4;
 use e2e::traffic::{Datagrams, TcpServer, Transfer, udp};
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 const SILENCE: Duration = Duration::from_millis(1500);
@@ -37,6 +38,36 @@ fn returns_unused_on_sigterm() -> Result<()> {
     assert!(returned > 0, "{account:?}");
     let gate = world.datapath("wan0")?.gate()?;
     assert_eq!(gate.ceiling, 0, "the gate is shut: {gate:?}");
+    Ok(())
+}
+
+/// Told to stop between taking up its sessions and looking at its meter.
+#[test]
+fn an_agent_stopped_while_it_starts_shuts_the_gate_it_found_open() -> Result<()> {
+    let mut world = World::online(&Plot::of(chunked(PLENTY, 10 << 20)))?;
+    let books = Books::open(&world, 0)?;
+    let client = &world.topology.client;
+    let flow = udp(client, (&world.topology.internet, HOST_V4), Datagrams::endless(400_000, 1000))?;
+    flow.carries(400_000, SOON)?;
+    world.kill_agent()?;
+    flow.carries(400_000, SOON)?;
+    world.start_agent_with(&[], &[("WEIR_DRILL_HALT_AT", "restored")])?;
+    let agent = world.agent.as_mut().context("an agent")?;
+    let stat = format!("/proc/{}/stat", agent.actor.pid());
+    eventually("the agent to halt", SOON, || {
+        ensure!(std::fs::read_to_string(&stat)?.contains(") T "), "it runs");
+        Ok(())
+    })?;
+    agent.actor.signal(Signal::SIGTERM)?;
+    agent.actor.signal(Signal::SIGCONT)?;
+    let status = agent.actor.wait(SOON)?;
+    ensure!(status.success(), "{status}");
+    flow.stalls(SILENCE, SOON)?;
+    flow.stop()?;
+    books.close(&world)?;
+    let (account, passed) = (world.account(0)?, world.passed(0)?);
+    account.is_settled()?;
+    assert_eq!(account.debited(), passed, "{account:?}");
     Ok(())
 }
 

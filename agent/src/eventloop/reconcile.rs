@@ -92,10 +92,15 @@ impl Agent {
         let sim = config.and_then(|config| self.sims.get(&config.slot)).cloned();
         let terms = sim.as_ref().map_or_else(|| self.default_terms(), |sim| sim.terms.clone());
         let meter = pinned.as_ref().map(|(_, epoch, reading)| (epoch.clone(), *reading));
+        let links = self.links.borrow().clone();
         let core = self.core(&name, own, terms, meter)?;
         let mut station = Station::new(Some(name), config.cloned(), core);
         station.datapath = pinned.map(|(datapath, _, _)| datapath);
         station.sim = sim;
+        // The gate of a pinned meter may be written before the link is looked at.
+        if let Some((_, link)) = station.name.as_deref().and_then(|name| links.named(name)) {
+            station.framing = link.framing;
+        }
         match self.stations.iter_mut().find(|station| station.is_free()) {
             Some(place) => *place = station,
             None => self.stations.push(station),

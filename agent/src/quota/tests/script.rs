@@ -546,6 +546,20 @@ fn a_restart_in_the_same_epoch_goes_on_to_the_octet() {
 }
 
 #[test]
+fn a_session_taken_up_and_settled_at_once_has_its_pinned_gate_shut_before_the_last_reading() {
+    let session = stored(&mut Hand::new());
+    let meter = (epoch(1), passed(456_789));
+    let mut hand = Hand::new();
+    hand.reading = passed(456_789);
+    hand.quota = Quota::restore(vec![session], &terms(), Some(&meter), 9, at(0));
+    // Nobody has said yet that the link is metered or usable.
+    let commands = hand.tell(Event::Settle);
+    let shut = gate(&commands).expect("the gate is written");
+    assert_eq!((shut.ceiling, shut.control_ceiling), (Octets::ZERO, Octets::new(100_000)));
+    assert_eq!(sealed(&hand.wait(60)).reported, Octets::new(456_789));
+}
+
+#[test]
 fn a_restart_in_another_epoch_bills_the_last_recorded_reading() {
     let session = stored(&mut Hand::new());
     let mut hand = Hand::new();
