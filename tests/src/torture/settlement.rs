@@ -61,6 +61,7 @@ fn calm(stage: &mut Stage) -> Result<()> {
     stage.world.shift_wall(0, ClockWord::Synced)?;
     stage.admin("no faults", |admin| admin.delete("/admin/v1/faults"))?;
     stage.bring_agent_up()?;
+    stage.agent_answers()?;
     for link in 0..METERED {
         stage.raise(link)?;
         stage.is_metered(link)?;
@@ -91,7 +92,7 @@ fn stop_until_settled(stage: &mut Stage) -> Result<()> {
             return Ok(());
         }
         stage.start_agent_that(Ends::Settles, None)?;
-        (0..METERED).try_for_each(|link| stage.is_metered(link))?;
+        stage.agent_answers()?;
     }
     outcome.with_context(|| format!("{ROUNDS} agents could not settle what there was"))
 }

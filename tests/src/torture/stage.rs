@@ -300,6 +300,11 @@ impl Stage {
         self.start_agent()
     }
 
+    /// Waits until the agent is in charge: one that has just been started does not hear what it is asked.
+    pub(super) fn agent_answers(&self) -> Result<()> {
+        eventually("the agent to answer", PATIENCE, || self.world.status().map(drop))
+    }
+
     pub(super) fn kill_server(&mut self) -> Result<()> {
         if self.world.server.is_some() {
             self.world.kill_server()?;
