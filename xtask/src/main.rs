@@ -7,6 +7,7 @@ mod clean;
 mod compiler;
 mod leftovers;
 mod lint;
+mod mutants;
 mod privilege;
 mod purity;
 mod rules;

@@ -13,6 +13,7 @@ use anyhow::Context as _;
 
 use crate::{
     children::{answer_of, run, say, status},
+    mutants,
     rules::collect_rust_files,
     workspace::Workspace,
 };
@@ -30,12 +31,18 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 0)]
     from: u64,
     /// Play this one, and show every event and command
-    #[arg(long, conflicts_with_all = ["schedules", "from"])]
+    #[arg(long, conflicts_with_all = ["schedules", "from", "mutants"])]
     seed: Option<u64>,
+    /// Plant bugs into copies of the core, one at a time: each has to be caught
+    #[arg(long, conflicts_with_all = ["schedules", "from"])]
+    mutants: bool,
 }
 
 /// Runs what the arguments ask for. Returns the exit code.
 pub(crate) fn sim(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<u8> {
+    if arguments.mutants {
+        return mutants::mutants(workspace);
+    }
     match arguments.seed {
         Some(seed) => play(workspace, &["seed".to_owned(), seed.to_string()]),
         None => schedules(workspace, arguments.schedules, arguments.from),
@@ -51,14 +58,23 @@ fn play(workspace: &Workspace, arguments: &[String]) -> anyhow::Result<u8> {
     let simulator = Simulator::of(workspace);
     if simulator.is_stale()? {
         say("sim: compiling the core and the simulator (some seconds)");
-        simulator.compile()?;
+        simulator.compile(Build::Optimised)?;
     }
     let status = status(Command::new(simulator.binary()).args(arguments))?;
     Ok(u8::from(!status.success()))
 }
 
+/// For how many schedules a simulator is compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Build {
+    /// For very many.
+    Optimised,
+    /// For a few, so as to be there soon.
+    Quick,
+}
+
 /// Where a simulator is made, and out of what.
-struct Simulator<'a> {
+pub(crate) struct Simulator<'a> {
     workspace: &'a Workspace,
     /// The sources of the core: `units.rs` and `quota`.
     core: PathBuf,
@@ -71,7 +87,12 @@ impl<'a> Simulator<'a> {
         Self { workspace, core: workspace.root.join("agent/src"), directory: workspace.target.join("sim") }
     }
 
-    fn binary(&self) -> PathBuf {
+    /// The simulator of a copy of the core, made in a directory of its own.
+    pub(crate) const fn of_copy(workspace: &'a Workspace, core: PathBuf, directory: PathBuf) -> Self {
+        Self { workspace, core, directory }
+    }
+
+    pub(crate) fn binary(&self) -> PathBuf {
         self.directory.join("weir-sim")
     }
 
@@ -100,7 +121,7 @@ impl<'a> Simulator<'a> {
     }
 
     /// Compiles the core as a crate of its own, and the simulator with it: both need nothing but `std`.
-    fn compile(&self) -> anyhow::Result<()> {
+    pub(crate) fn compile(&self, build: Build) -> anyhow::Result<()> {
         fs::create_dir_all(&self.directory).with_context(|| format!("create {}", self.directory.display()))?;
         let fingerprint = self.fingerprint()?;
         let core =
@@ -110,10 +131,10 @@ impl<'a> Simulator<'a> {
         text.push_str("fn main() -> std::process::ExitCode { sim::cli::main() }\n");
         fs::write(&main, text)?;
         let library = self.directory.join("libagent.rlib");
-        let mut command = self.optimised();
+        let mut command = self.compiler(build);
         command.args(["--crate-type", "rlib", "--crate-name", "agent", "-o"]).arg(&library).arg(core);
         run(command)?;
-        let mut command = self.optimised();
+        let mut command = self.compiler(build);
         command.args(["--crate-name", "weir_sim", "-o"]).arg(self.binary());
         command.arg("--extern").arg(format!("agent={}", library.display())).arg(main);
         run(command)?;
@@ -132,13 +153,19 @@ impl<'a> Simulator<'a> {
         Ok(root)
     }
 
-    fn optimised(&self) -> Command {
+    fn compiler(&self, build: Build) -> Command {
         let mut command = self.rustc();
+        match build {
+            Build::Optimised => command.arg("-O"),
+            // What has not changed since the last one is not compiled again.
+            Build::Quick => {
+                command.arg("-C").arg(format!("incremental={}", self.directory.join("incremental").display()))
+            }
+        };
         // A sum that overflows is a failure here, too. The lints are those of the workspace, which knows these sources as well.
         command.args([
             "--edition",
             "2024",
-            "-O",
             "-C",
             "overflow-checks=on",
             "-C",

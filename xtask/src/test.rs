@@ -13,7 +13,7 @@ use anyhow::ensure;
 use crate::{
     build,
     children::{complain, say, status},
-    clean, leftovers,
+    clean, leftovers, mutants,
     privilege::Root,
     signals, sim,
     workspace::Workspace,
@@ -49,7 +49,8 @@ pub(crate) fn test(workspace: &Workspace, arguments: &[OsString]) -> anyhow::Res
 }
 
 fn tier_0(workspace: &Workspace, arguments: &[OsString]) -> anyhow::Result<bool> {
-    let simulated = sim::schedules(workspace, sim::IN_TESTS, 0)? == 0;
+    say("test: simulated schedules, then bugs planted in the core that they have to catch");
+    let simulated = sim::schedules(workspace, sim::IN_TESTS, 0)? == 0 && mutants::mutants(workspace)? == 0;
     if signals::received().is_some() {
         return Ok(simulated);
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::play::{Failure, many, one, replay};
 use super::schedule::Setup;
 use super::shrink::shrink;
-use super::tally::{Tally, wanted};
+use super::tally::{Faults, Tally, wanted};
 
 /// How often a sign of life is shown where there is no terminal.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
@@ -43,21 +43,30 @@ fn threads() -> usize {
 #[expect(clippy::disallowed_methods, reason = "the seconds shown to the reader; nothing is decided by them")]
 fn schedules(count: u64, from: u64) -> ExitCode {
     let start = Instant::now();
-    let shown = Mutex::new(Duration::ZERO);
+    let seen = Mutex::new((0_u64, Faults::default(), Duration::ZERO));
     let terminal = io::stdout().is_terminal();
-    let progress = |done: u64| {
-        let Ok(mut last) = shown.try_lock() else { return };
+    let progress = |struck: Faults| {
+        let Ok(mut seen) = seen.lock() else { return };
+        let (done, faults, last) = &mut *seen;
+        *done += 1;
+        faults.add(struck);
         let elapsed = start.elapsed();
         let pause = if terminal { Duration::from_millis(200) } else { SIGN_OF_LIFE };
-        if elapsed >= *last + pause {
-            *last = elapsed;
-            let line = format!("{done} of {count} schedules, {} a second", rate(done, elapsed));
-            if terminal {
-                let _ = write!(io::stdout(), "\r    {line} ");
-                let _ = io::stdout().flush();
-            } else {
-                say(&format!("    {line}"));
-            }
+        if elapsed < *last + pause {
+            return;
+        }
+        *last = elapsed;
+        let Faults { deaths, network, server, links, power } = *faults;
+        let line = format!(
+            "{done} of {count} schedules, {} a second; struck: agent {deaths}, network {network}, server {server}, \
+             links {links}, power {power}",
+            rate(*done, elapsed)
+        );
+        if terminal {
+            let _ = write!(io::stdout(), "\r    {line} ");
+            let _ = io::stdout().flush();
+        } else {
+            say(&format!("    {line}"));
         }
     };
     let (tally, failure) = many(from, count, threads(), &progress);

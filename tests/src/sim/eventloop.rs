@@ -10,7 +10,7 @@ use super::chance::Chance;
 use super::kernel::MeterId;
 use super::ledger::Whereabouts;
 use super::network::Attempt;
-use super::tally::kind_of;
+use super::tally::{kind_of, trigger};
 use super::world::{Agent, Station, World, subscriber};
 
 /// Commands at one instant: more is a storm.
@@ -63,7 +63,7 @@ impl World {
         *stored = others;
         let sim = self.links.get(station).and_then(|link| link.sim).unwrap_or(0);
         let seed = self.seed(u64::try_from(station).unwrap_or(0));
-        let terms = self.package(sim).terms(self.setup.repetition, self.lives);
+        let terms = self.terms(sim);
         Quota::restore(own, &terms, meter.as_ref(), seed, self.now).with_aborted(self.ledger.aborted.clone())
     }
 
@@ -120,6 +120,9 @@ impl World {
         self.crash_point("before the commit of", kind)?;
         for record in batch.iter() {
             self.tally.count("records", kind_of(record));
+            if let Record::ContainerClosed { container, .. } = record {
+                self.tally.count("triggers", trigger(container.trigger));
+            }
         }
         self.ledger.commit(batch)?;
         self.check_commit(batch)?;
@@ -230,12 +233,13 @@ impl World {
     }
 
     fn default_reserve(&self) -> agent::units::Octets {
-        self.package(0).terms(self.setup.repetition, self.lives).control_reserve
+        self.terms(0).control_reserve
     }
 
     /// Tells the core when the link comes into use, goes out of use, or has another SIM.
     pub(super) fn use_link(&mut self, link: usize) -> Result<(), Halt> {
         let sim = self.links[link].sim.filter(|_| self.links[link].up);
+        let plan = sim.map_or(0, |sim| self.plans[sim]);
         let Some(station) = self.station(link).filter(|station| !station.pending) else { return Ok(()) };
         let before = station.in_use;
         let Some(sim) = sim else {
@@ -245,16 +249,16 @@ impl World {
             }
             return Ok(());
         };
-        if before == Some(sim) {
+        let terms = (sim, plan);
+        if before == Some(terms) {
             return Ok(());
         }
         let Some(id) = station.meter else { return Ok(()) };
         let Some(reading) = self.reading_of(link) else { return Ok(()) };
         if let Some(station) = self.station(link) {
-            station.in_use = Some(sim);
+            station.in_use = Some(terms);
         }
-        let (epoch, terms) =
-            (self.kernel.meters[id].epoch.clone(), self.package(sim).terms(self.setup.repetition, self.lives));
+        let (epoch, terms) = (self.kernel.meters[id].epoch.clone(), self.terms(sim));
         self.tell(link, Event::Usable(Usable { subscriber: subscriber(sim), epoch, terms, reading }))?;
         let others = (0..=self.links.len()).filter(|other| *other != link && before.is_none());
         others.collect::<Vec<_>>().into_iter().try_for_each(|other| self.tell(other, Event::RouteUp))
@@ -307,8 +311,15 @@ impl World {
     /// What an acknowledgement claims must be so.
     fn check_commit(&self, batch: &[Record]) -> Result<(), Broken> {
         for record in batch {
-            let Record::MessageAcknowledged { key, .. } = record else { continue };
+            let Record::MessageAcknowledged { key, grant, .. } = record else { continue };
             let sealed = self.ledger.message(*key)?;
+            let ceiling = sealed.message.reported.saturating_add(self.answering);
+            let absolute = grant.as_ref().is_none_or(|grant| grant.ceiling == ceiling);
+            hold!(
+                absolute,
+                "a ceiling is what was reported, and what was granted for that",
+                "{grant:?}, not {ceiling}"
+            );
             for container in &sealed.containers {
                 let name = (key.session, container.number);
                 let current = Whereabouts::Acknowledged(self.server.generation);

@@ -8,6 +8,7 @@ use super::Broken;
 use super::eventloop::Halt;
 use super::kernel::Direction;
 use super::network::Ways;
+use super::strike::Use;
 use super::world::{World, subscriber};
 
 /// Settling is done within this span of quiet.
@@ -56,7 +57,7 @@ impl World {
             let mut free =
                 (0..self.setup.sims.len()).filter(|sim| self.links.iter().all(|link| link.sim != Some(*sim)));
             self.links[link].sim = self.links[link].sim.or_else(|| free.next());
-            self.turn(link, true)?;
+            self.turn(link, Use::In)?;
         }
         self.tell_all(&Event::RouteUp)?;
         for sim in 0..self.setup.sims.len() {

@@ -2,7 +2,7 @@
 //!
 //! Nothing passes beyond the highest ceiling that was recorded when a gate was written. Containers join, never hold what the meter has not
 //! counted, and never change. A debit is the sum of the containers booked, each once; no more is debited than was bought, but for the
-//! graces that were opened and the holds that the server itself has forgotten or let end. At the end the debit is what passed, less what
+//! graces that were opened, what was left in doubt, and the holds that the server itself has forgotten or let end. At the end the debit is what passed, less what
 //! was lost with maps beyond the last commit, and that is at most what was not committed at that moment, and what people were told.
 //!
 //! *A server restored from an older backup* has forgotten sessions, answers, purchases and debits. What it had acknowledged since the
@@ -55,7 +55,7 @@ impl World {
     fn check_accounts(&self) -> Result<(), Broken> {
         for (who, account) in self.server.accounts() {
             let beyond = |of: &BTreeMap<SubscriberIdentifier, u64>| of.get(who).copied().unwrap_or_default();
-            let allowed = account.bought + beyond(&self.ledger.grace) + beyond(&self.server.allowance);
+            let allowed = account.bought + beyond(&self.ledger.beyond) + beyond(&self.server.allowance);
             hold!(account.debited <= allowed, "no more is debited than was bought", "{who}: {account:?}, {allowed}");
         }
         Ok(())

@@ -71,8 +71,9 @@ pub(super) struct Ledger {
     names: BTreeSet<ChargingId>,
     /// Whose sessions stay ended by order of the server.
     pub(super) aborted: BTreeSet<SubscriberIdentifier>,
-    /// Octets beyond their ceilings that graces have let pass, at most; by who pays.
-    pub(super) grace: BTreeMap<SubscriberIdentifier, u64>,
+    /// Octets that may be debited beyond what was bought, by who pays: graces, and what was left in doubt. The server may grant that
+    /// again before a late copy of it is booked.
+    pub(super) beyond: BTreeMap<SubscriberIdentifier, u64>,
     /// The number of the server's books that the answer in hand came out of.
     pub(super) answering_books: u32,
 }
@@ -168,6 +169,9 @@ impl Ledger {
             Record::MessageInDoubt { key, .. } => {
                 // Whether it was released, or opened, nobody knows.
                 self.orphaned.insert(key.session);
+                let sealed = self.message(*key)?;
+                let octets: u64 = sealed.containers.iter().map(|container| container.quota_octets().get()).sum();
+                *self.beyond.entry(sealed.subscriber.clone()).or_default() += octets;
                 self.let_go(*key, Whereabouts::InDoubt)
             }
             Record::MessageNotTaken { key } => self.mark(*key, true),
@@ -180,7 +184,7 @@ impl Ledger {
                 session.grace = Some((*ceiling, *until));
                 session.highest_ceiling = session.highest_ceiling.max(*ceiling);
                 let subscriber = session.opening.subscriber.clone();
-                *self.grace.entry(subscriber).or_default() += beyond;
+                *self.beyond.entry(subscriber).or_default() += beyond;
                 Ok(())
             }
             Record::SessionClosing { session, trigger } => {

@@ -15,6 +15,7 @@ macro_rules! hold {
 
 mod chance;
 pub mod cli;
+mod draw;
 mod eventloop;
 mod finish;
 mod invariants;
@@ -25,18 +26,21 @@ mod play;
 mod schedule;
 mod server;
 mod shrink;
+mod step;
 mod strike;
 mod tally;
 #[cfg(test)]
 mod tests;
 mod world;
 
+pub use draw::Sight;
 pub use kernel::Direction;
 pub use network::Ways;
 pub use play::{Failure, many, one};
-pub use schedule::{Moods, Package, Setup, Sight, Slice, Step, Word};
+pub use schedule::{Moods, Package, Setup, Slice};
 pub use shrink::shrink;
-pub use tally::Tally;
+pub use step::{Step, Word};
+pub use tally::{Faults, Tally};
 
 /// An invariant that did not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]

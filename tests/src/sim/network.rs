@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use agent::quota::{Outcome, Route};
 
+use super::chance::index;
 use super::ledger::Sealed;
 
 /// Copies that nobody waits for are forgotten when there are more of them.
@@ -78,6 +79,16 @@ impl Network {
         {
             self.requests.remove(oldest);
         }
+    }
+
+    /// Takes the nth request out.
+    pub(super) fn take_request(&mut self, nth: u64) -> Option<Request> {
+        (!self.requests.is_empty()).then(|| self.requests.remove(index(nth, self.requests.len())))
+    }
+
+    /// A copy of a request goes on, and nobody waits for it.
+    pub(super) fn leave_under_way(&mut self, request: &Request) {
+        self.requests.push(Request { sealed: Rc::clone(&request.sealed), from: None });
     }
 
     /// Whoever waits for this request is told that it was certainly not taken.

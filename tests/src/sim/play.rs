@@ -8,8 +8,10 @@ use std::thread;
 
 use super::Broken;
 use super::chance::{Chance, mix};
-use super::schedule::{Setup, Step, draw};
-use super::tally::Tally;
+use super::draw::draw;
+use super::schedule::Setup;
+use super::step::Step;
+use super::tally::{Faults, Tally};
 use super::world::World;
 
 /// Steps of a schedule, before everything is settled.
@@ -56,10 +58,9 @@ pub(super) fn replay(seed: u64, steps: &[Step], trace: Option<&mut Vec<String>>)
 }
 
 /// Plays the schedules of the seeds `from .. from + count` on so many threads. The failure is that of the lowest seed, whatever the number
-/// of threads. `progress` is called now and then with the number of schedules done.
-pub fn many(from: u64, count: u64, threads: usize, progress: &(dyn Fn(u64) + Sync)) -> (Tally, Option<Failure>) {
+/// of threads. `progress` is called after each schedule with what struck it.
+pub fn many(from: u64, count: u64, threads: usize, progress: &(dyn Fn(Faults) + Sync)) -> (Tally, Option<Failure>) {
     let next = AtomicU64::new(0);
-    let done = AtomicU64::new(0);
     let end = AtomicU64::new(count);
     let found: Mutex<(Tally, Option<Failure>)> = Mutex::default();
     let work = || {
@@ -71,13 +72,14 @@ pub fn many(from: u64, count: u64, threads: usize, progress: &(dyn Fn(u64) + Syn
                 break;
             }
             let (tally, failure) = one(from.wrapping_add(at), None);
+            let struck = tally.faults();
             own.add(&tally);
             if let Some(failure) = failure {
                 // Seeds below this one are still played: one of them may fail as well.
                 end.fetch_min(at, Ordering::Relaxed);
                 own_failure = own_failure.take().filter(|other| other.seed < failure.seed).or(Some(failure));
             }
-            progress(done.fetch_add(1, Ordering::Relaxed) + 1);
+            progress(struck);
         }
         let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
         found.0.add(&own);

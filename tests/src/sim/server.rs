@@ -154,7 +154,7 @@ impl Server {
                 }
                 Operation::Release | Operation::Event => None,
             },
-            failure_handling: None,
+            failure_handling: chance.one_in(16).then(|| chance.pick(&HANDLINGS)),
         };
         if operation == Operation::Release {
             self.books.sessions.remove(&session);
@@ -202,9 +202,12 @@ impl Server {
         let held: u64 = others.map(|(_, hold)| hold.octets).sum();
         let account = self.account(subscriber);
         let left = account.bought.saturating_sub(account.debited).saturating_sub(held);
-        let octets = asked.get().min(left);
+        // Some grant next to nothing, or for next to no time.
+        let most = if chance.one_in(20) { chance.pick(&[1, 1_000, 20_000]) } else { u64::MAX };
+        let octets = asked.get().min(left).min(most);
         let validity = [None, Some(Duration::from_secs(30)), Some(Duration::from_mins(5))];
-        let validity = chance.pick(&validity).filter(|_| octets > 0);
+        let brief = chance.one_in(20).then_some(Duration::from_secs(1));
+        let validity = brief.or(chance.pick(&validity)).filter(|_| octets > 0);
         let expires = validity.map(|validity| time + validity * 2);
         self.books.sessions.insert(session, Hold { subscriber: subscriber.clone(), octets, expires });
         let threshold = [None, None, Some(Octets::new(octets / 4)), Some(Octets::new(octets))];

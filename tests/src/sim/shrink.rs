@@ -2,7 +2,7 @@
 
 use super::Broken;
 use super::play::{Failure, replay};
-use super::schedule::Step;
+use super::step::Step;
 
 /// Plays at most: about a second's worth.
 const PLAYS: u32 = 6_000;
@@ -19,6 +19,7 @@ pub(super) fn shrink_with(failure: &Failure, play: &dyn Fn(&[Step]) -> Result<()
     loop {
         let before = search.best.steps.clone();
         search.leave_out();
+        search.join_packets();
         search.make_small();
         if search.best.steps == before || search.plays == 0 {
             return search.best;
@@ -67,6 +68,28 @@ impl Search<'_> {
         }
     }
 
+    /// Makes one step of two that send packets over the same link, as often as that breaks the same.
+    fn join_packets(&mut self) {
+        let mut first = 0;
+        while first < self.best.steps.len() {
+            let Step::Packets { link, count, octets, direction } = self.best.steps[first] else {
+                first += 1;
+                continue;
+            };
+            let joined = (first + 1..self.best.steps.len()).any(|second| {
+                let Step::Packets { link: other, count: more, octets: each, .. } = self.best.steps[second] else {
+                    return false;
+                };
+                let mut steps = self.best.steps.clone();
+                let count = count + (more * each).div_ceil(octets.max(1));
+                steps[first] = Step::Packets { link, count, octets, direction };
+                steps.remove(second);
+                other == link && self.keeps(steps)
+            });
+            first += usize::from(!joined);
+        }
+    }
+
     fn make_small(&mut self) {
         for at in 0..self.best.steps.len() {
             // Each success is tried again: what it led to may become smaller still.
@@ -109,7 +132,31 @@ fn smaller(step: Step) -> Vec<Step> {
         Step::Crash { after } => {
             [Step::Kill].into_iter().chain(numbers(after).map(|after| Step::Crash { after })).collect()
         }
-        _ => Vec::new(),
+        Step::Control { .. }
+        | Step::Timer
+        | Step::Busy { .. }
+        | Step::Refuse { .. }
+        | Step::Outage { .. }
+        | Step::NewTerms { .. }
+        | Step::RestartServer
+        | Step::ForgetSessions
+        | Step::BackUp
+        | Step::RestoreBackup
+        | Step::Kill
+        | Step::Start
+        | Step::Keep
+        | Step::Settle
+        | Step::Attach { .. }
+        | Step::Hint { .. }
+        | Step::Abort { .. }
+        | Step::Reauthorise { .. }
+        | Step::RouteUp
+        | Step::Switch { .. }
+        | Step::Down { .. }
+        | Step::Up { .. }
+        | Step::Replace { .. }
+        | Step::Unreadable { .. }
+        | Step::PowerCut => Vec::new(),
     }
 }
 

@@ -1,16 +1,16 @@
 //! What each step does to the world.
 
-use std::rc::Rc;
 use std::time::Duration;
 
 use agent::quota::{Event, Outcome, Repetition};
-use agent::units::{BootInstant, SubscriberIdentifier};
+use agent::units::{BootInstant, Octets, SubscriberIdentifier};
 
 use super::Broken;
 use super::chance::index;
 use super::eventloop::Halt;
-use super::network::Request;
-use super::schedule::{Step, Word};
+use super::kernel::{Direction, Meter};
+use super::network::{Network, Reply, Request};
+use super::step::{Step, Word};
 use super::world::{BOOTED, World, subscriber};
 
 impl World {
@@ -29,221 +29,175 @@ impl World {
 
     fn strike(&mut self, step: &Step) -> Result<(), Halt> {
         match *step {
-            Step::Packets { .. } | Step::Control { .. } => {
-                self.traffic(step);
-                Ok(())
+            Step::Packets { link, count, octets, direction } => {
+                self.at_meter(link, |meter, now| meter.offer(count, octets, direction, now));
+            }
+            Step::Control { link, octets } => {
+                self.at_meter(link, |meter, now| meter.offer_control(octets, Direction::Uplink, now));
             }
             Step::Timer => {
-                let now = self.now;
-                let soon = now.plus(Duration::from_secs(1));
-                self.now = self.next_timer().unwrap_or(soon).max(now);
-                self.tick()
+                let soon = self.now.plus(Duration::from_secs(1));
+                self.now = self.next_timer().unwrap_or(soon).max(self.now);
+                return self.tick();
             }
-            Step::Wait { millis } => self.work(Duration::from_millis(millis)),
+            Step::Wait { millis } => return self.work(Duration::from_millis(millis)),
             Step::Stall { millis } => {
                 self.now = self.now.plus(Duration::from_millis(millis));
-                self.tick()
+                return self.tick();
             }
-            Step::Arrive { .. }
-            | Step::Double { .. }
-            | Step::Unreachable { .. }
-            | Step::LoseRequest { .. }
-            | Step::TimeOut { .. }
-            | Step::Fail { .. }
-            | Step::Busy { .. }
-            | Step::Refuse { .. } => self.meet_request(step),
-            Step::Reply { nth } | Step::ReplyTwice { nth } | Step::LoseReply { nth } | Step::Garble { nth } => {
-                self.meet_reply(step, nth)
+            Step::Arrive { nth } => return self.at_server(nth, Self::arrive),
+            Step::Double { nth } => return self.at_server(nth, Self::arrive_and_stay),
+            Step::Unreachable { nth } => {
+                self.in_network(nth, |network, request| network.refuse(request, None, "refused"));
             }
-            Step::Outage { .. }
-            | Step::TopUp { .. }
-            | Step::RestartServer
-            | Step::ForgetSessions
-            | Step::BackUp
-            | Step::RestoreBackup => self.meet_server(step),
-            Step::Crash { .. }
-            | Step::Kill
-            | Step::Start
-            | Step::Keep
-            | Step::Settle
-            | Step::Hint { .. }
-            | Step::Abort { .. }
-            | Step::Reauthorise { .. }
-            | Step::RouteUp => self.meet_agent(step),
-            Step::Attach { .. }
-            | Step::Switch { .. }
-            | Step::Down { .. }
-            | Step::Up { .. }
-            | Step::Replace { .. }
-            | Step::Unreadable { .. }
-            | Step::PowerCut => self.meet_link(step),
-        }
-    }
-
-    fn traffic(&mut self, step: &Step) {
-        let now = self.now;
-        let (Step::Packets { link, .. } | Step::Control { link, .. }) = *step else { return };
-        let link = &self.links[self.link_index(link)];
-        let Some(meter) = link.pinned.filter(|_| link.metered).map(|id| &mut self.kernel.meters[id]) else { return };
-        match *step {
-            Step::Packets { count, octets, direction, .. } => meter.offer(count, octets, direction, now),
-            Step::Control { octets, .. } => meter.offer_control(octets, super::kernel::Direction::Uplink, now),
-            _ => {}
-        }
-    }
-
-    fn meet_request(&mut self, step: &Step) -> Result<(), Halt> {
-        let (Step::Arrive { nth }
-        | Step::Double { nth }
-        | Step::Unreachable { nth }
-        | Step::LoseRequest { nth }
-        | Step::TimeOut { nth }
-        | Step::Fail { nth }
-        | Step::Busy { nth, .. }
-        | Step::Refuse { nth }) = *step
-        else {
-            return Ok(());
-        };
-        if self.network.requests.is_empty() {
-            return Ok(());
-        }
-        let at = index(nth, self.network.requests.len());
-        let request = self.network.requests.remove(at);
-        let ghost = Request { sealed: Rc::clone(&request.sealed), from: None };
-        match *step {
-            Step::Unreachable { .. } => self.network.refuse(&request, None, "connection refused"),
-            Step::LoseRequest { .. } => self.network.fail(&request, "lost"),
-            Step::Fail { .. } => self.network.fail(&request, "500"),
-            Step::TimeOut { .. } => {
-                self.network.fail(&request, "timed out");
-                self.network.requests.push(ghost);
+            Step::LoseRequest { nth } => self.in_network(nth, |network, request| network.fail(request, "lost")),
+            Step::TimeOut { nth } => self.in_network(nth, |network, request| {
+                network.fail(request, "timed out");
+                network.leave_under_way(request);
+            }),
+            Step::Fail { nth } => self.in_network(nth, |network, request| network.fail(request, "500")),
+            Step::Busy { nth, retry_after } => {
+                let wait = (retry_after > 0).then(|| Duration::from_secs(retry_after));
+                self.in_network(nth, |network, request| network.refuse(request, wait, "503"));
             }
-            Step::Busy { retry_after, .. } => {
-                let retry_after = (retry_after > 0).then(|| Duration::from_secs(retry_after));
-                self.network.refuse(&request, retry_after, "503");
+            Step::Refuse { nth } => {
+                let (server, network) = (&self.server, &mut self.network);
+                if let Some(request) = network.take_request(nth) {
+                    network.answer(&request, server.refuse(&request.sealed), server.generation);
+                }
             }
-            Step::Refuse { .. } => {
-                let outcome = self.server.refuse(&request.sealed);
-                self.network.answer(&request, outcome, self.server.generation);
+            Step::Reply { nth } => return self.at_reply(nth, |_, reply| reply),
+            Step::ReplyTwice { nth } => {
+                return self.at_reply(nth, |world, reply| {
+                    world.network.replies.push(reply.clone());
+                    reply
+                });
             }
-            // A network that doubles what it carries is a server's business that recognises it.
-            Step::Double { .. } if self.setup.repetition == Repetition::Recognised => {
-                self.network.requests.push(ghost);
-                self.arrive(&request)?;
-            }
-            _ => self.arrive(&request)?,
+            Step::LoseReply { nth } => return self.at_reply(nth, |_, reply| unanswered(reply, "broken off")),
+            Step::Garble { nth } => return self.at_reply(nth, |_, reply| unanswered(reply, "garbage")),
+            Step::Outage { ways } => self.network.ways = ways,
+            Step::TopUp { sim, octets, word } => return self.top_up(sim, octets, word),
+            Step::NewTerms { sim } => return self.change_terms(sim),
+            Step::RestartServer => self.network.break_all("connection reset"),
+            Step::ForgetSessions => self.server.forget_sessions(),
+            Step::BackUp => self.server.back_up(),
+            Step::RestoreBackup => self.server.restore_backup(),
+            Step::Crash { after } => self.crash_in = self.agent.as_ref().map(|_| after),
+            Step::Kill => return Err(Halt::Died),
+            Step::Start => return self.start(),
+            Step::Keep => return self.keep(),
+            Step::Settle => return self.begin_settling(),
+            Step::Attach { link } => return self.attach_one(link),
+            Step::Hint { link } => return self.tell(self.link_index(link), Event::Hint),
+            Step::Abort { sim } => return self.tell_all(&Event::Abort(self.subscriber_of(sim))),
+            Step::Reauthorise { sim } => return self.tell_all(&Event::Reauthorise(self.subscriber_of(sim))),
+            Step::RouteUp => return self.tell_all(&Event::RouteUp),
+            Step::Switch { link, sim } => return self.switch(self.link_index(link), sim),
+            Step::Down { link } => return self.turn(self.link_index(link), Use::Out),
+            Step::Up { link } => return self.turn(self.link_index(link), Use::In),
+            Step::Replace { link } => self.make_anew(self.link_index(link)),
+            Step::Unreadable { link } => self.lose_maps(self.link_index(link)),
+            Step::PowerCut => self.power_cut(),
         }
         Ok(())
+    }
+
+    /// Something passes the meter of a link, if it has one.
+    fn at_meter(&mut self, link: u64, pass: impl FnOnce(&mut Meter, BootInstant)) {
+        let link = &self.links[self.link_index(link)];
+        if let Some(id) = link.pinned.filter(|_| link.metered) {
+            pass(&mut self.kernel.meters[id], self.now);
+        }
+    }
+
+    /// Something happens to the nth request, and the server never sees it.
+    fn in_network(&mut self, nth: u64, happens: impl FnOnce(&mut Network, &Request)) {
+        if let Some(request) = self.network.take_request(nth) {
+            happens(&mut self.network, &request);
+        }
+    }
+
+    /// The nth request reaches the server.
+    fn at_server(
+        &mut self,
+        nth: u64,
+        arrives: impl FnOnce(&mut Self, &Request) -> Result<(), Broken>,
+    ) -> Result<(), Halt> {
+        let request = self.network.take_request(nth);
+        request.map_or(Ok(()), |request| Ok(arrives(self, &request)?))
     }
 
     /// A request reaches the server, and what it says goes on its way.
     pub(super) fn arrive(&mut self, request: &Request) -> Result<(), Broken> {
         let time = self.time();
         let outcome = self.server.take(&request.sealed, time)?;
-        self.note(|| {
-            format!("  server: {:?} of {}: {outcome:?}", request.sealed.message.operation, request.sealed.key.session)
-        });
+        let message = &request.sealed.message;
+        self.note(|| format!("  server: {:?} of {}: {outcome:?}", message.operation, request.sealed.key.session));
         self.network.answer(request, outcome, self.server.generation);
         Ok(())
     }
 
-    fn meet_reply(&mut self, step: &Step, nth: u64) -> Result<(), Halt> {
+    fn arrive_and_stay(&mut self, request: &Request) -> Result<(), Broken> {
+        // A network that doubles what it carries is the business of a server that recognises it.
+        if self.setup.repetition == Repetition::Recognised {
+            self.network.leave_under_way(request);
+        }
+        self.arrive(request)
+    }
+
+    /// Something happens to the nth reply under way, before it is delivered.
+    fn at_reply(&mut self, nth: u64, happens: impl FnOnce(&mut Self, Reply) -> Reply) -> Result<(), Halt> {
         if self.network.replies.is_empty() {
             return Ok(());
         }
-        let at = index(nth, self.network.replies.len());
-        let mut reply = self.network.replies.remove(at);
-        let nothing = |reason: &str| Outcome::Unanswered { retry_after: None, reason: reason.to_owned() };
-        match step {
-            Step::ReplyTwice { .. } => self.network.replies.push(reply.clone()),
-            Step::LoseReply { .. } => reply.outcome = nothing("the connection broke"),
-            Step::Garble { .. } => reply.outcome = nothing("garbage"),
-            _ => {}
-        }
+        let reply = self.network.replies.remove(index(nth, self.network.replies.len()));
+        let reply = happens(self, reply);
         self.deliver(reply)
     }
 
     /// A reply reaches the core that waits for it.
-    pub(super) fn deliver(&mut self, reply: super::network::Reply) -> Result<(), Halt> {
+    pub(super) fn deliver(&mut self, reply: Reply) -> Result<(), Halt> {
         self.tally.count("outcomes", super::tally::outcome(&reply.outcome));
         self.ledger.answering_books = reply.books;
+        self.answering = match &reply.outcome {
+            Outcome::Answered(answer) => answer.granted.as_ref().map_or(Octets::ZERO, |granted| granted.octets),
+            Outcome::ContextNotFound
+            | Outcome::Rejected { .. }
+            | Outcome::NotTaken { .. }
+            | Outcome::Unanswered { .. } => Octets::ZERO,
+        };
         let (key, attempt) = (reply.sealed.key, reply.to.number);
         self.tell(reply.to.station, Event::Answer { key, attempt, outcome: reply.outcome })
     }
 
-    fn meet_server(&mut self, step: &Step) -> Result<(), Halt> {
-        match *step {
-            Step::Outage { ways } => self.network.ways = ways,
-            Step::TopUp { sim, octets, word } => {
-                let sim = index(sim, self.setup.sims.len());
-                self.server.buy(&subscriber(sim), octets);
-                if word == Word::Told {
-                    return self.tell_all(&Event::Reauthorise(subscriber(sim)));
-                }
-            }
-            Step::RestartServer => self.network.break_all("connection reset"),
-            Step::ForgetSessions => self.server.forget_sessions(),
-            Step::BackUp => self.server.back_up(),
-            Step::RestoreBackup => self.server.restore_backup(),
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn meet_agent(&mut self, step: &Step) -> Result<(), Halt> {
-        if let Step::Start = step {
-            return self.start();
-        }
-        let Some(agent) = &mut self.agent else { return Ok(()) };
-        match *step {
-            Step::Crash { after } => {
-                self.crash_in = Some(after);
-                Ok(())
-            }
-            Step::Kill => Err(Halt::Died),
-            Step::Keep => self.keep(),
-            Step::Settle => {
-                agent.settling = true;
-                self.tell_all(&Event::Settle)
-            }
-            Step::Hint { link } => self.tell(self.link_index(link), Event::Hint),
-            Step::Abort { sim } => self.tell_all(&Event::Abort(self.subscriber_of(sim))),
-            Step::Reauthorise { sim } => self.tell_all(&Event::Reauthorise(self.subscriber_of(sim))),
-            Step::RouteUp => self.tell_all(&Event::RouteUp),
-            _ => Ok(()),
+    fn top_up(&mut self, sim: u64, octets: u64, word: Word) -> Result<(), Halt> {
+        let subscriber = self.subscriber_of(sim);
+        self.server.buy(&subscriber, octets);
+        match word {
+            Word::Told => self.tell_all(&Event::Reauthorise(subscriber)),
+            Word::Untold => Ok(()),
         }
     }
 
-    fn meet_link(&mut self, step: &Step) -> Result<(), Halt> {
-        match *step {
-            Step::Attach { link } => {
-                let first = self.link_index(link);
-                let links = (0..self.links.len()).map(|offset| (first + offset) % self.links.len());
-                let waits = |link: &usize| self.agent.as_ref().is_some_and(|agent| agent.stations[*link].pending);
-                let waiting = links.filter(waits).collect::<Vec<_>>();
-                waiting.first().map_or(Ok(()), |link| self.attach(*link))
-            }
-            Step::Switch { link, sim } => self.switch(self.link_index(link), sim),
-            Step::Down { link } => self.turn(self.link_index(link), false),
-            Step::Up { link } => self.turn(self.link_index(link), true),
-            Step::Replace { link } => {
-                self.reload(self.link_index(link));
-                Ok(())
-            }
-            Step::Unreadable { link } => {
-                let link = self.link_index(link);
-                if let Some(id) = self.links[link].pinned.take() {
-                    self.lose_meter(id);
-                }
-                self.reload(link);
-                Ok(())
-            }
-            Step::PowerCut => {
-                self.power_cut();
-                Ok(())
-            }
-            _ => Ok(()),
+    fn change_terms(&mut self, sim: u64) -> Result<(), Halt> {
+        let sim = index(sim, self.setup.sims.len());
+        self.plans[sim] += 1;
+        (0..self.links.len()).try_for_each(|link| self.use_link(link))
+    }
+
+    fn begin_settling(&mut self) -> Result<(), Halt> {
+        if let Some(agent) = &mut self.agent {
+            agent.settling = true;
         }
+        self.tell_all(&Event::Settle)
+    }
+
+    /// The loader that is done is that of the first link from here on that waits for one.
+    fn attach_one(&mut self, link: u64) -> Result<(), Halt> {
+        let first = self.link_index(link);
+        let mut links = (0..self.links.len()).map(|offset| (first + offset) % self.links.len());
+        let waits = |link: &usize| self.agent.as_ref().is_some_and(|agent| agent.stations[*link].pending);
+        links.find(waits).map_or(Ok(()), |link| self.attach(link))
     }
 
     fn subscriber_of(&self, sim: u64) -> SubscriberIdentifier {
@@ -263,29 +217,45 @@ impl World {
         self.use_link(link)
     }
 
-    pub(super) fn turn(&mut self, link: usize, up: bool) -> Result<(), Halt> {
-        self.links[link].up = up;
+    pub(super) fn turn(&mut self, link: usize, to: Use) -> Result<(), Halt> {
+        self.links[link].up = to == Use::In;
         self.use_link(link)
     }
 
     /// No meter counts for the link until a loader is done.
-    fn reload(&mut self, link: usize) {
+    fn make_anew(&mut self, link: usize) {
         self.links[link].metered = false;
         if let Some(agent) = &mut self.agent {
             agent.stations[link].pending = true;
         }
     }
 
+    fn lose_maps(&mut self, link: usize) {
+        if let Some(id) = self.links[link].pinned.take() {
+            self.lose_meter(id);
+        }
+        self.make_anew(link);
+    }
+
     fn power_cut(&mut self) {
         self.die();
         for link in 0..self.links.len() {
-            if let Some(id) = self.links[link].pinned.take() {
-                self.lose_meter(id);
-            }
-            self.links[link].metered = false;
+            self.lose_maps(link);
         }
         self.kernel.reboot();
         self.past = self.time();
         self.now = BootInstant::default().plus(BOOTED);
     }
+}
+
+/// Whether a link is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    In,
+    Out,
+}
+
+fn unanswered(reply: Reply, reason: &str) -> Reply {
+    let outcome = Outcome::Unanswered { retry_after: None, reason: reason.to_owned() };
+    Reply { outcome, ..reply }
 }

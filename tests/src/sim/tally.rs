@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use agent::quota::{Operation, Outcome, Record, State};
+use agent::quota::{Operation, Outcome, Record, State, Trigger};
 
-use super::schedule::KINDS;
+use super::step::KINDS;
 use super::world::World;
 
 /// How often each thing occurred.
@@ -12,6 +12,32 @@ use super::world::World;
 pub struct Tally {
     counts: BTreeMap<&'static str, BTreeMap<&'static str, u64>>,
     crashes: BTreeMap<(&'static str, &'static str), u64>,
+}
+
+/// How often trouble struck.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    /// The agent died.
+    pub deaths: u64,
+    /// Messages were lost, doubled, late, garbled.
+    pub network: u64,
+    /// The server failed, refused, restarted, forgot.
+    pub server: u64,
+    /// A link, its SIM or its meter changed.
+    pub links: u64,
+    /// The power failed.
+    pub power: u64,
+}
+
+impl Faults {
+    /// Adds what struck another schedule.
+    pub const fn add(&mut self, other: Self) {
+        self.deaths += other.deaths;
+        self.network += other.network;
+        self.server += other.server;
+        self.links += other.links;
+        self.power += other.power;
+    }
 }
 
 impl Tally {
@@ -40,6 +66,35 @@ impl Tally {
         self.counts.get(group).into_iter().flatten().map(|(name, count)| (*name, *count))
     }
 
+    /// Troubles that struck, by kind, for a line of progress.
+    #[must_use]
+    pub fn faults(&self) -> Faults {
+        let sum = |names: &[&str]| names.iter().map(|name| self.of("steps", name)).sum();
+        Faults {
+            deaths: self.crashes.values().sum::<u64>() + sum(&["kill"]),
+            network: sum(&[
+                "unreachable",
+                "request lost",
+                "request doubled",
+                "timed out",
+                "reply lost",
+                "reply doubled",
+                "garbage",
+                "outage",
+            ]),
+            server: sum(&[
+                "server failed",
+                "server busy",
+                "refused",
+                "server restarted",
+                "sessions forgotten",
+                "backup restored",
+            ]),
+            links: sum(&["SIM switched", "link down", "link replaced", "meter lost"]),
+            power: sum(&["power cut"]),
+        }
+    }
+
     /// The moments at which the agent died in the middle of its work, and how often.
     pub fn crashes(&self) -> impl Iterator<Item = (String, u64)> {
         self.crashes.iter().map(|((when, what), count)| (format!("{when} {what}"), *count))
@@ -59,13 +114,14 @@ impl Tally {
 }
 
 /// What schedules have to reach: groups, and the kinds of each.
-pub(super) fn wanted() -> [(&'static str, Vec<&'static str>); 5] {
+pub(super) fn wanted() -> [(&'static str, Vec<&'static str>); 6] {
     [
         ("steps", KINDS.to_vec()),
         ("records", RECORDS.to_vec()),
         ("states", STATES.map(state_name).to_vec()),
         ("outcomes", OUTCOMES.to_vec()),
         ("operations", OPERATIONS.to_vec()),
+        ("triggers", TRIGGERS.to_vec()),
     ]
 }
 
@@ -178,5 +234,33 @@ pub(super) const fn operation(operation: Operation) -> &'static str {
         Operation::Update => "update",
         Operation::Release => "release",
         Operation::Event => "event",
+    }
+}
+
+/// Every trigger of a container that schedules have to meet, as [`trigger`] says it.
+const TRIGGERS: [&str; 9] = [
+    "quota threshold",
+    "quota holding time",
+    "final",
+    "quota exhausted",
+    "validity time",
+    "forced reauthorisation",
+    "time limit",
+    "volume limit",
+    "abnormal release",
+];
+
+/// A trigger in words.
+pub(super) const fn trigger(trigger: Trigger) -> &'static str {
+    match trigger {
+        Trigger::QuotaThreshold => "quota threshold",
+        Trigger::Qht => "quota holding time",
+        Trigger::Final => "final",
+        Trigger::QuotaExhausted => "quota exhausted",
+        Trigger::ValidityTime => "validity time",
+        Trigger::ForcedReauthorisation => "forced reauthorisation",
+        Trigger::TimeLimit => "time limit",
+        Trigger::VolumeLimit => "volume limit",
+        Trigger::AbnormalRelease => "abnormal release",
     }
 }

@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 use super::Broken;
 use super::kernel::Direction;
 use super::play::{Failure, many, one};
-use super::schedule::Step;
 use super::shrink::shrink_with;
+use super::step::Step;
 use super::tally::{Tally, wanted};
 
 /// What a thousand schedules reach; they are played once, for all who ask.

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use agent::quota::Quota;
-use agent::units::{BootInstant, SubscriberIdentifier};
+use agent::quota::{Quota, Terms};
+use agent::units::{BootInstant, Octets, SubscriberIdentifier};
 
 use super::chance::{index, mix};
+use super::draw::Sight;
 use super::kernel::{End, Kernel, MeterId};
 use super::ledger::Ledger;
 use super::network::Network;
-use super::schedule::{Package, Setup, Sight};
+use super::schedule::{Package, Setup};
 use super::server::Server;
 use super::tally::Tally;
 
@@ -34,8 +35,8 @@ pub(super) struct Station {
     pub(super) meter: Option<MeterId>,
     /// A loader is at work.
     pub(super) pending: bool,
-    /// The SIM that the core was told to use.
-    pub(super) in_use: Option<usize>,
+    /// The SIM that the core was told to use, and the number of its terms.
+    pub(super) in_use: Option<(usize, u64)>,
 }
 
 /// The agent while it lives.
@@ -59,6 +60,10 @@ pub(super) struct World {
     pub(super) server: Server,
     pub(super) network: Network,
     pub(super) agent: Option<Agent>,
+    /// What the answer in hand grants.
+    pub(super) answering: Octets,
+    /// How often the terms of each SIM have changed.
+    pub(super) plans: Vec<u64>,
     /// How often the agent has started.
     pub(super) lives: u64,
     /// Crash points until the agent dies.
@@ -89,6 +94,8 @@ impl World {
             server,
             network: Network::new(),
             agent: None,
+            answering: Octets::ZERO,
+            plans: vec![0; setup.sims.len()],
             lives: 0,
             crash_in: None,
             quiet: false,
@@ -121,6 +128,11 @@ impl World {
 
     pub(super) fn package(&self, sim: usize) -> Package {
         self.setup.sims[sim]
+    }
+
+    /// The terms of a SIM as they are now.
+    pub(super) fn terms(&self, sim: usize) -> Terms {
+        self.package(sim).terms(self.setup.repetition, self.lives + self.plans[sim])
     }
 
     /// A seed that no other life and no other station has.
