@@ -100,3 +100,13 @@ fn what_an_agent_did_before_and_after_a_crash_is_done_again_and_an_octet_more_is
     assert_eq!(world.weir_replay(&["nowhere.jsonl"])?.status.code(), Some(64));
     Ok(())
 }
+
+#[test]
+fn an_agent_that_cannot_record_says_so_and_meters_all_the_same() -> Result<()> {
+    let mut world = World::build(&Plot::of(chunked(1 << 30, 1 << 20)))?;
+    world.start_agent(&["--record", "no-such-directory/weir.jsonl"])?;
+    let agent = world.agent.as_mut().context("an agent")?;
+    agent.actor.wait_for_line("nothing is recorded", SOON)?;
+    world.reaches(0, &["active"])?;
+    world.stop_agent()
+}

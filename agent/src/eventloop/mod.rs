@@ -130,7 +130,9 @@ pub async fn run(config: Config, on_stop: OnStop, record: Option<&Path>) -> Resu
     let mut stop = Stop::new()?;
     let (inbox, mut mail) = mpsc::unbounded_channel();
     let _socket = status::serve(&config.agent.socket, inbox.clone())?;
-    let Some(mut agent) = Agent::begin((&config, record), (inbox, &mut mail), &mut stop).await? else { return Ok(()) };
+    let recorder = recorder(record)?;
+    let begun = Agent::begin((&config, &recorder), (inbox, &mut mail), &mut stop).await?;
+    let Some(mut agent) = begun else { return Ok(()) };
     agent.mail = mail;
     if agent.work(&mut stop).await? == Ended::Suspended {
         tracing::warn!("stopping while the ledger cannot be written: sessions and gates are left to the next start");
@@ -146,13 +148,9 @@ pub async fn run(config: Config, on_stop: OnStop, record: Option<&Path>) -> Resu
 }
 
 impl Agent {
-    async fn new(config: Config, record: Option<&Path>, inbox: mpsc::UnboundedSender<Message>) -> Result<Self> {
+    async fn new(config: Config, recorder: Recorder, inbox: mpsc::UnboundedSender<Message>) -> Result<Self> {
         let boot = boot_id()?;
         let ledger = Ledger::open(&config.ledger, boot.clone())?;
-        let recorder = match record {
-            Some(path) => Recorder::open(path, boot.clone(), boot_now()?, recording::BOUND)?,
-            None => Recorder::idle(),
-        };
         let nf_name = config.device.nf_instance_id;
         let http = Http::new(HttpSettings::from(&config.server))?;
         let charged = Charged::recall(nf_name, &ledger)?;
@@ -429,6 +427,15 @@ impl Agent {
         }
         Ok(())
     }
+}
+
+/// Records into a file, if one is named. One that cannot be recorded into is no reason to leave links unmetered.
+fn recorder(record: Option<&Path>) -> Result<Recorder> {
+    let Some(path) = record else { return Ok(Recorder::idle()) };
+    Ok(Recorder::open(path, boot_id()?, boot_now()?, recording::BOUND).unwrap_or_else(|error| {
+        tracing::error!("nothing is recorded: {error:#}");
+        Recorder::idle()
+    }))
 }
 
 /// The addresses of the charging server, with its port.

@@ -3,7 +3,6 @@
 //! An error of the storage leaves the cores ahead of the ledger, so none of them is asked anything more. Once the ledger takes
 //! records again they are made anew from it and from the meters, exactly as after a crash: what was not recorded did not happen.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -15,6 +14,7 @@ use crate::config::Config;
 use crate::ledger::{Ledger, Trouble, is_persistent};
 use crate::local::{SCHEMA, Status};
 use crate::quota::StoredSession;
+use crate::recording::Recorder;
 use crate::units::BootInstant;
 
 /// Between two looks at whether the ledger can be written again.
@@ -44,14 +44,14 @@ enum Waited {
 impl Agent {
     /// Makes the agent, and waits for its storage if need be; `None` when it was told to stop before that.
     pub(super) async fn begin(
-        (config, record): (&Config, Option<&Path>),
+        (config, recorder): (&Config, &Recorder),
         (inbox, mail): (mpsc::UnboundedSender<Message>, &mut mpsc::UnboundedReceiver<Message>),
         stop: &mut Stop,
     ) -> Result<Option<Self>> {
         let mut told = None;
         let mut replaced = false;
         loop {
-            let error = match Self::new(config.clone(), record, inbox.clone()).await {
+            let error = match Self::new(config.clone(), recorder.clone(), inbox.clone()).await {
                 Ok(agent) => return Ok(Some(agent)),
                 Err(error) => error,
             };

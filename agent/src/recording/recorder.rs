@@ -18,6 +18,9 @@ use crate::units::{BootId, BootInstant};
 /// every other second.
 pub const BOUND: u64 = 64 << 20;
 
+/// How the first line begins.
+const LIFE: &[u8] = b"{\"life\":";
+
 /// Owner reads and writes, nobody else: a recording holds who pays and what was used.
 const MODE: u32 = 0o600;
 
@@ -91,10 +94,8 @@ impl Tape {
             Err((_, Errno::EWOULDBLOCK)) => bail!("another agent records into it: stop that one, or name another file"),
             Err((_, errno)) => return Err(anyhow!(errno).context("locking it")),
         };
+        check_beginning(&mut file)?;
         let length = whole_lines(&mut file)?;
-        if length > 0 {
-            check_beginning(&mut file)?;
-        }
         // What a power cut has left of the last line would spoil the next one.
         file.set_len(length)?;
         Ok(Self { file, path: path.to_owned(), length, bound })
@@ -132,11 +133,16 @@ fn whole_lines(file: &mut File) -> Result<u64> {
     Ok(0)
 }
 
-/// Fails unless the file begins as a recording of this schema does.
+/// Fails unless the file is empty, begins as a recording of this schema does, or was cut before its first line was whole.
 fn check_beginning(file: &mut File) -> Result<()> {
     file.rewind()?;
     let mut first = Vec::new();
     BufReader::new(file).take(64 << 10).read_until(b'\n', &mut first)?;
+    let is_cut = first.last() != Some(&b'\n')
+        && (first.starts_with(LIFE) || LIFE.starts_with(&first) || first.iter().all(|octet| *octet == 0));
+    if is_cut {
+        return Ok(());
+    }
     match serde_json::from_slice(&first) {
         Ok(Line::Life(Life { schema: SCHEMA, .. })) => Ok(()),
         Ok(Line::Life(Life { schema, .. })) => {

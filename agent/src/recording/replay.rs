@@ -39,7 +39,7 @@ pub enum Verdict {
     },
     /// This core did something else.
     Parts(Box<Parting>),
-    /// A line cannot be read.
+    /// A line cannot be read, or cannot be where it is.
     Damaged {
         /// Its number, from 1.
         line: u64,
@@ -91,7 +91,7 @@ pub fn replay(mut recording: impl BufRead, progress: &mut dyn FnMut(u64)) -> Res
         let verdict = match serde_json::from_slice(&text) {
             Ok(line) => player.take(number, line),
             Err(_) if text.last() != Some(&b'\n') => return Ok(player.end(number, End::Cut)),
-            Err(error) => Err(damaged(number, &error)),
+            Err(error) => Err(player.unreadable(number, &error)),
         };
         if let Err(verdict) = verdict {
             return Ok(Replay { tally: player.tally, verdict });
@@ -110,6 +110,8 @@ fn damaged(line: u64, what: &impl ToString) -> Verdict {
 #[derive(Default)]
 struct Player {
     tally: Tally,
+    /// Who recorded it.
+    version: String,
     cores: BTreeMap<u32, Played>,
 }
 
@@ -149,6 +151,15 @@ impl Player {
         }
     }
 
+    /// Not JSON is damage; JSON that says something else may be the word of another version.
+    fn unreadable(&self, number: u64, error: &serde_json::Error) -> Verdict {
+        if !error.is_data() || self.version.is_empty() {
+            return damaged(number, error);
+        }
+        let (recorded, own) = (&self.version, env!("CARGO_PKG_VERSION"));
+        damaged(number, &format!("unknown to this weir ({own}; the recording is of {recorded}): {error}"))
+    }
+
     fn begin(&mut self, number: u64, life: &Life) -> Result<(), Verdict> {
         if life.schema != SCHEMA {
             let Life { schema, version, .. } = life;
@@ -159,6 +170,7 @@ impl Player {
         }
         // What the agent died over was not taken any more: there is nothing to compare it with.
         self.cores.clear();
+        self.version.clone_from(&life.version);
         self.tally.lives += 1;
         Ok(())
     }

@@ -1,7 +1,8 @@
 //! How the core's inputs are spelled in a recording: the definitions stand here, because the core knows of no serialisation.
 //!
 //! A remote definition names every field and every variant of its type, so one that is new does not compile until it is
-//! recorded as well.
+//! recorded as well. One that comes after a release has a default that means what cores did before it, or raises
+//! [`super::SCHEMA`].
 
 use std::time::Duration;
 

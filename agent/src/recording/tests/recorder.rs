@@ -43,6 +43,13 @@ fn what_a_power_cut_has_left_of_a_line_is_taken_off() {
     let (_directory, path) = fresh();
     live(&path);
     let whole = lines(&path);
+    // Once in the middle, and once at the very beginning.
+    for beginning in [&b"{\"lif"[..], b"{\"life\":{\"schema\":1,\"ver", &[0; 500], b""] {
+        let cut = path.with_extension("cut");
+        fs::write(&cut, beginning).expect("writes");
+        drop(record(&cut));
+        assert!(matches!(lines(&cut)[..], [Line::Life(_)]), "{beginning:?}");
+    }
     for rest in [b"{\"event\":{\"core\":0,\"at\":1".to_vec(), vec![0; 200_000]] {
         OpenOptions::new().append(true).open(&path).and_then(|mut file| file.write_all(&rest)).expect("writes");
         drop(record(&path));
@@ -76,7 +83,12 @@ fn at_its_bound_a_recording_ends_with_a_whole_line_and_the_core_goes_on() {
 #[test]
 fn a_file_that_is_no_recording_is_refused_and_left_alone() {
     let (_directory, path) = fresh();
-    for text in ["a letter\nto somebody\n", "{\"timeout\":{\"core\":0,\"at\":1}}\n"] {
+    for text in [
+        "a letter\nto somebody\n",
+        "one line without an end",
+        "{\"timeout\":{\"core\":0,\"at\":1}}\n",
+        "{\"life\":7}\n",
+    ] {
         fs::write(&path, text).expect("writes");
         let error = refusal(&path);
         assert!(error.contains("it is no recording") && error.contains(&path.display().to_string()), "{error}");

@@ -141,9 +141,15 @@ fn a_damaged_line_is_named() {
         Verdict::Damaged { line, what } => (line, what),
         Verdict::Same { .. } | Verdict::Parts(_) => panic!("{replayed:?}"),
     };
-    let garbled = changed(&path, "{\"core\":{\"core\":0,\"birth\"", "{\"core\":{\"core\":0,\"bi\u{7}th\"");
+    let garbled = changed(&path, "{\"core\":{\"core\":0,", "{\"core\":{\"core\":0;");
     assert!(render(&path, &garbled).contains("weir.jsonl:2: damaged: "));
     assert_eq!(damaged(garbled).0, 2);
+    let foreign = changed(&path, "\"max_unrecorded\"", "\"least_unrecorded\"");
+    let (line, what) = damaged(foreign);
+    assert!(
+        line == 2 && what.starts_with("unknown to this weir") && what.contains("least_unrecorded"),
+        "{line} {what}"
+    );
     let (line, what) = damaged(changed(&path, "\"schema\":1", "\"schema\":2"));
     assert!(line == 1 && what.contains("schema 2"), "{what}");
     let (line, what) = damaged(changed(&path, "\"event\":{\"core\":0", "\"event\":{\"core\":5"));
