@@ -98,6 +98,7 @@ fn server(section: &Section<'_>, base: &Path) -> Option<Server> {
     let tls_ca = section.optional("tls_ca", |value| path(value, base));
     let connect = section.optional("connect_timeout", |value| duration(value, &CONNECT));
     let answer = section.optional("answer_timeout", |value| duration(value, &ANSWER));
+    let ways = section.optional("ways", ways);
     let deduplicates = section.optional("deduplicates", boolean).unwrap_or(true);
     section.finish();
     Some(Server {
@@ -106,6 +107,7 @@ fn server(section: &Section<'_>, base: &Path) -> Option<Server> {
         tls_ca,
         connect_timeout: connect.unwrap_or(Duration::from_secs(5)),
         answer_timeout: answer.unwrap_or(Duration::from_mins(2)),
+        ways: ways.unwrap_or_default(),
         repetition: if deduplicates { Repetition::Recognised } else { Repetition::Charged },
     })
 }
@@ -349,6 +351,15 @@ fn path(value: &DeValue<'_>, base: &Path) -> Result<PathBuf, String> {
 fn absolute(value: &DeValue<'_>) -> Result<PathBuf, String> {
     let path = PathBuf::from(text(value, 1..=4095)?);
     if path.is_absolute() { Ok(path) } else { Err(format!("{} is not an absolute path", path.display())) }
+}
+
+/// Links, metered or not, in the order in which to try them.
+fn ways(value: &DeValue<'_>) -> Result<Vec<String>, String> {
+    let DeValue::Array(list) = value else { return Err(format!("is {}, not a list of interface names", kind(value))) };
+    if list.len() > 16 {
+        return Err(format!("has {} names, 0 .. 16 are allowed", list.len()));
+    }
+    list.iter().map(|item| interface(item.get_ref())).collect()
 }
 
 fn addresses(value: &DeValue<'_>) -> Result<Vec<IpAddr>, String> {

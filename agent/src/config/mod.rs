@@ -73,6 +73,8 @@ pub struct Server {
     pub connect_timeout: Duration,
     /// How long one attempt may take from the first octet to the last of its answer. 1 s ..= 10 min.
     pub answer_timeout: Duration,
+    /// Names, or patterns with `*`, of the links over which to try when the routed way fails, in this order; others come after. At most 16.
+    pub ways: Vec<String>,
     /// Whether the server recognises a message that comes again (`deduplicates`).
     pub repetition: Repetition,
 }
@@ -198,7 +200,7 @@ fn base_of(path: &Path) -> &Path {
 }
 
 /// Whether a pattern, in which `*` stands for any letters or none, fits a text.
-fn fits(pattern: &str, text: &str) -> bool {
+pub(crate) fn fits(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,
         Some((head, tail)) => text.strip_prefix(head).is_some_and(|rest| {

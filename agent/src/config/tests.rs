@@ -138,7 +138,7 @@ fn a_pattern_fits_what_its_star_may_stand_for() {
 }
 
 /// Broken files: what is put in place of what, and what must be said.
-const BROKEN: [(&str, &str, &str); 41] = [
+const BROKEN: [(&str, &str, &str); 44] = [
     ("id = \"gw\"", "", "weir.toml:1: device.id: is missing, and is required"),
     ("[device]\nid = \"gw\"", "", "weir.toml:1: device.id: is missing"),
     ("id = \"gw\"", "id = 7", "weir.toml:2: device.id: is a whole number, not a text"),
@@ -172,6 +172,9 @@ const BROKEN: [(&str, &str, &str); 41] = [
         "weir.toml:5: server.connect_timeout: \"5\" is not a duration with its unit",
     ),
     ("[[link]]", "connect_timeout = \"2min\"\n[[link]]", "2min is above the range 100ms .. 1min"),
+    ("[[link]]", "ways = \"eth0\"\n[[link]]", "weir.toml:5: server.ways: is a text, not a list of interface names"),
+    ("[[link]]", "ways = [\"eth/0\"]\n[[link]]", "server.ways: \"eth/0\" is not an interface name"),
+    ("[[link]]", "ways = [\"lo\"]\n[[link]]", "server.ways: the loopback is not a paid uplink"),
     ("[[link]]", "deduplicates = \"no\"\n[[link]]", "weir.toml:5: server.deduplicates: is a text, not true or false"),
     (
         "[[link]]",

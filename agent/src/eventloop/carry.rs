@@ -117,11 +117,12 @@ impl Agent {
         let reporter = Arc::clone(&self.reporter);
         let login = self.login.clone();
         let route = self.route(station, route);
-        let inbox = self.inbox.clone();
+        let (inbox, doubt) = (self.inbox.clone(), Arc::clone(&self.doubt));
         tokio::spawn(async move {
             let outcome = attempt_once(&reporter, login.as_deref(), key, &sealed, &route).await;
             if let Outcome::NotTaken { reason, .. } | Outcome::Unanswered { reason, .. } = &outcome {
                 tracing::warn!(session = %key.session, number = %key.number, attempt, %route, "no answer: {reason}");
+                doubt.notify_one();
             }
             // The loop may be gone already; then the sealed message waits in the ledger for the next start.
             let _ = inbox.send(Message::Answer { station, key, attempt, outcome });
@@ -132,15 +133,9 @@ impl Agent {
     /// The way that the core's choice comes to: a detour is the nth other link that leads out.
     fn route(&self, station: usize, route: Route) -> reporter::Route {
         let Route::Detour(nth) = route else { return reporter::Route::Routed };
-        let own = self.stations[station].name.as_deref().unwrap_or_default();
-        let links = self.links.borrow();
-        let metered = |name: &str| self.stations.iter().any(|station| station.name.as_deref() == Some(name));
-        let servers: Vec<_> = self.allow.servers.iter().map(std::net::SocketAddr::ip).collect();
-        let others = links.other_ways_out(own, &servers, metered, |_| None);
-        match usize::try_from(nth).ok().and_then(|nth| nth.checked_rem(others.len())) {
-            Some(index) => reporter::Route::Device(others[index].to_owned()),
-            None => reporter::Route::Routed,
-        }
+        let others = self.other_ways(station);
+        let chosen = usize::try_from(nth).ok().and_then(|nth| nth.checked_rem(others.len()));
+        chosen.map_or(reporter::Route::Routed, |index| others[index].clone())
     }
 }
 

@@ -1,9 +1,10 @@
 //! Meters come and go: a loader attaches them away from the loop, they are looked after, tried again, and taken off.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::station::Attachment;
 use super::{Agent, Message};
@@ -23,9 +24,12 @@ impl Agent {
         let Some(link) = station.name.clone() else { return };
         station.attachment = Attachment::Pending(ifindex);
         let spec = self.claim_link(&link, ifindex).and_then(|()| self.load_spec(index, link));
-        let inbox = self.inbox.clone();
-        tokio::task::spawn_blocking(move || {
-            let result = spec.and_then(|spec| spawn_loader(Path::new("/proc/self/exe"), &spec));
+        let (inbox, loaders) = (self.inbox.clone(), Arc::clone(&self.loaders));
+        tokio::spawn(async move {
+            // Nobody closes it.
+            let _turn = loaders.acquire().await;
+            let load = move || spec.and_then(|spec| spawn_loader(Path::new("/proc/self/exe"), &spec));
+            let result = tokio::task::spawn_blocking(load).await.context("the loader's thread").flatten();
             let _ = inbox.send(Message::Attached { station: index, ifindex, result });
         });
     }

@@ -1,5 +1,6 @@
 //! One `select!` that owns everything: hands events to the core of each link and carries out its commands. It decides nothing.
 
+mod addresses;
 mod carry;
 mod enrol;
 mod metering;
@@ -14,17 +15,14 @@ mod takeover;
 mod unmetered;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use reqwest::Url;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot, watch};
-use url::Host;
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
 use crate::clock::{boot_id, boot_now, until};
 use crate::config::Config;
@@ -50,6 +48,9 @@ const LONGEST_SLEEP: Duration = Duration::from_mins(1);
 
 /// The meters are looked after this often: whether they are still where they were attached.
 const LOOK: Duration = Duration::from_secs(5);
+
+/// Each costs 40 MiB for a moment.
+const LOADERS: usize = 2;
 
 /// A second order to stop within this time is the first one heard twice.
 const ONE_WISH: Duration = Duration::from_secs(1);
@@ -105,6 +106,10 @@ pub struct Agent {
     sims: BTreeMap<String, Sim>,
     charged: Charged,
     allow: AllowList,
+    /// Told when a message was not answered: the server may be somewhere else now.
+    doubt: Arc<Notify>,
+    /// So many loaders may be at work at once.
+    loaders: Arc<Semaphore>,
     unmetered: UnmeteredBook,
     /// Settling for a stop: nothing new is begun.
     stopping: bool,
@@ -172,6 +177,8 @@ impl Agent {
             sims: BTreeMap::new(),
             charged,
             allow: AllowList::default(),
+            doubt: Arc::default(),
+            loaders: Arc::new(Semaphore::new(LOADERS)),
             unmetered,
             stopping: false,
             look_at: boot_now()?,
@@ -189,6 +196,7 @@ impl Agent {
         agent.warn_of_memory();
         agent.claim_all()?;
         agent.recall_sims()?;
+        agent.recall_addresses()?;
         let stored = agent.stored()?;
         if !stored.is_empty() {
             tracing::info!(sessions = stored.len(), "taking up sessions from the ledger");
@@ -389,44 +397,6 @@ impl Agent {
             Err(error) => tracing::debug!("no log lines from the kernel: {error:#}"),
         }
     }
-
-    /// Looks up the server's addresses now and then, for the allow-list.
-    fn watch_server_addresses(&self) {
-        let inbox = self.inbox.clone();
-        let url = self.config.server.url.clone();
-        let resolvers = self.config.agent.resolvers.clone().unwrap_or_else(system_resolvers);
-        tokio::spawn(async move {
-            loop {
-                let pause = match server_addresses(&url).await {
-                    Ok(servers) => {
-                        if inbox.send(Message::Allow(AllowList { servers, resolvers: resolvers.clone() })).is_err() {
-                            return;
-                        }
-                        Duration::from_mins(5)
-                    }
-                    Err(error) => {
-                        tracing::warn!("the server's name cannot be looked up: {error:#}");
-                        Duration::from_secs(10)
-                    }
-                };
-                tokio::time::sleep(pause).await;
-            }
-        });
-    }
-
-    fn set_allow_list(&mut self, list: AllowList) -> Result<()> {
-        if self.allow == list {
-            return Ok(());
-        }
-        tracing::info!(servers = ?list.servers, resolvers = ?list.resolvers, "control traffic allowed");
-        self.allow = list;
-        for station in &mut self.stations {
-            if let Some(datapath) = &mut station.datapath {
-                datapath.set_allow_list(&self.allow)?;
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Records into a file, if one is named. One that cannot be recorded into is no reason to leave links unmetered.
@@ -436,26 +406,6 @@ fn recorder(record: Option<&Path>) -> Result<Recorder> {
         tracing::error!("nothing is recorded: {error:#}");
         Recorder::idle()
     }))
-}
-
-/// The addresses of the charging server, with its port.
-async fn server_addresses(url: &Url) -> Result<Vec<SocketAddr>> {
-    let port = url.port_or_known_default().context("the server's URL has no port")?;
-    match url.host().context("the server's URL has no host")? {
-        Host::Ipv4(address) => Ok(vec![(address, port).into()]),
-        Host::Ipv6(address) => Ok(vec![(address, port).into()]),
-        Host::Domain(name) => {
-            let found = tokio::net::lookup_host((name, port)).await.with_context(|| format!("looking up {name}"))?;
-            Ok(found.collect())
-        }
-    }
-}
-
-/// The resolvers of `/etc/resolv.conf`; none when it cannot be read.
-fn system_resolvers() -> Vec<IpAddr> {
-    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let addresses = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
-    addresses.filter_map(|address| address.trim().parse().ok()).collect()
 }
 
 /// The signals that tell the agent to stop.

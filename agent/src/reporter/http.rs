@@ -12,6 +12,7 @@ use jiff::fmt::rfc2822::DateTimeParser;
 use reqwest::header::{DATE, ETAG, HeaderMap, HeaderName, LOCATION, RETRY_AFTER};
 use reqwest::{Certificate, Client, RequestBuilder, Response, Url};
 
+use super::names::KnownAddresses;
 use crate::config::Server;
 use crate::quota::Repetition;
 
@@ -125,6 +126,7 @@ pub struct Http {
     settings: Arc<HttpSettings>,
     authorities: Arc<Vec<Certificate>>,
     clients: Arc<Mutex<HashMap<Route, Client>>>,
+    addresses: KnownAddresses,
 }
 
 impl Http {
@@ -141,7 +143,19 @@ impl Http {
             }
         }
         let base = settings.url.as_str().trim_end_matches('/').to_owned();
-        Ok(Self { base, settings: Arc::new(settings), authorities: Arc::new(authorities), clients: Arc::default() })
+        Ok(Self {
+            base,
+            settings: Arc::new(settings),
+            authorities: Arc::new(authorities),
+            clients: Arc::default(),
+            addresses: KnownAddresses::default(),
+        })
+    }
+
+    /// What the server's name stands for, as far as it is known.
+    #[must_use]
+    pub const fn addresses(&self) -> &KnownAddresses {
+        &self.addresses
     }
 
     /// The address of a path at the server.
@@ -176,6 +190,7 @@ impl Http {
         let mut builder = Client::builder()
             .http1_only()
             .no_proxy()
+            .dns_resolver(self.addresses.clone())
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .referer(false)

@@ -2,6 +2,7 @@
 
 mod decode;
 mod http;
+mod names;
 mod wire;
 
 use anyhow::Result;
@@ -16,6 +17,7 @@ pub use decode::{Expected, decode};
 pub(crate) use decode::{Problem, clipped, failure_handling, final_unit_action};
 pub use http::{Connections, Http, HttpSettings, Reply, Route, use_ring};
 pub(crate) use http::{Failure, exchange};
+pub use names::KnownAddresses;
 pub use wire::{Identity, Interval, SealInput, as_retransmission, encode};
 
 /// Where charging is found at the server.

@@ -284,3 +284,24 @@ async fn a_route_over_a_device_uses_that_device_and_its_own_connections() {
     let (answer, ()) = tokio::join!(loopback.get(http.address("/x")).send(), serve);
     assert_eq!(answer.unwrap().status().as_u16(), 204);
 }
+
+#[tokio::test]
+async fn a_server_whose_name_nobody_resolves_any_more_is_reached_at_its_last_known_address() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    // RFC 6761: no resolver knows such a name.
+    let url = format!("http://charging.invalid:{}/", address.port()).parse().unwrap();
+    let http = Http::new(HttpSettings { url, ..settings(Duration::from_secs(30)) }).unwrap();
+    http.addresses().learn(&[address]);
+    http.addresses().learn(&[]);
+    let serve = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let sent = request(&mut stream).await;
+        stream.write_all(&response("200 OK", GOOD)).await.unwrap();
+        sent
+    };
+    let reporter = Reporter::new(http, Uuid::nil());
+    let (attempted, sent) = tokio::join!(attempt_by(&reporter, AttemptKind::First), serve);
+    assert!(matches!(attempted.outcome, Outcome::Answered(_)), "{attempted:?}");
+    assert!(sent.to_lowercase().contains("host: charging.invalid"), "{sent}");
+}
