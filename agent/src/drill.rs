@@ -46,6 +46,8 @@ pub enum Point {
     UplinkReplaced,
     /// In the loader: the new meter is attached ahead of the old one, which is still there.
     Staged,
+    /// The counters of an old meter are kept for its last reading; it is not yet taken off.
+    Kept,
     /// In the loader: the old meter is taken off; the new one is not yet where the agent looks for it.
     Superseded,
 }

@@ -6,19 +6,23 @@ use std::{
     io::{self, Write as _},
     os::{
         fd::{AsRawFd, FromRawFd as _, OwnedFd},
-        unix::fs::FileExt as _,
+        unix::{fs::FileExt as _, process::ExitStatusExt as _},
     },
     path::{Path, PathBuf},
+    process::Command,
     thread,
 };
 
-use agent::datapath::{AllowList, Datapath, LoadSpec, Origin, detach_and_unpin, load::OBJECT, load_and_pin};
-use agent_common::{Gate, HINT_REFUSAL, LAYOUT_VERSION, LINK_RAW_IP, MODE_BLOCK, Tally};
+use agent::datapath::{
+    AllowList, Datapath, LoadSpec, Origin, detach_and_unpin, load::OBJECT, load_and_pin, meters_on, retired,
+};
+use agent_common::{Counters, Gate, HINT_REFUSAL, LAYOUT_VERSION, LINK_RAW_IP, MODE_BLOCK, Tally};
 use aya::{
     EbpfLoader,
     programs::{
-        ProgramInfo, SchedClassifier,
+        LinkOrder, ProgramInfo, SchedClassifier, TcAttachType,
         links::{FdLink, PinnedLink},
+        tc::TcAttachOptions,
     },
 };
 use nix::{
@@ -171,19 +175,7 @@ fn an_older_program_is_replaced_without_a_new_epoch() {
         let tag = |path: &Path| ProgramInfo::from_pin(path).unwrap().tag();
         let current = tag(&program);
 
-        // The same program with a verdict of OK in place of NEXT stands for an older one.
-        let mut older = EbpfLoader::new();
-        for map in ["counters", "word", "gate", "allow", "hints"] {
-            older.map_pin_path(map, directory.join(map));
-        }
-        let mut older = older.load(&with_another_verdict()).unwrap();
-        let classifier: &mut SchedClassifier = older.program_mut("weir_downlink").unwrap().try_into().unwrap();
-        classifier.load().unwrap();
-        let link = PinnedLink::from_pin(directory.join("link_downlink")).unwrap();
-        classifier.attach_to_link(FdLink::from(link).try_into().unwrap()).unwrap();
-        fs::remove_file(&program).unwrap();
-        classifier.pin(&program).unwrap();
-        drop(older);
+        put_older_program(&directory, "downlink");
         assert_ne!(tag(&program), current);
 
         let mut datapath = Datapath::open(&spec.pin_root, LINK).unwrap();
@@ -194,6 +186,129 @@ fn an_older_program_is_replaced_without_a_new_epoch() {
         tun.receive();
         assert_eq!(passed(&datapath), Tally { octets: 2 * 128, packets: 2 });
     });
+}
+
+/// Puts the same program with a verdict of OK in place of NEXT, which stands for an older one, where the current one runs.
+fn put_older_program(directory: &Path, direction: &str) {
+    let mut older = loader(directory).load(&with_another_verdict()).unwrap();
+    let classifier: &mut SchedClassifier = older.program_mut(&format!("weir_{direction}")).unwrap().try_into().unwrap();
+    classifier.load().unwrap();
+    let link = PinnedLink::from_pin(directory.join(format!("link_{direction}"))).unwrap();
+    classifier.attach_to_link(FdLink::from(link).try_into().unwrap()).unwrap();
+    let program = directory.join(format!("prog_{direction}"));
+    fs::remove_file(&program).unwrap();
+    classifier.pin(&program).unwrap();
+}
+
+/// A loader that pins maps in this directory, or takes those that are there.
+fn loader(directory: &Path) -> EbpfLoader<'static> {
+    let mut loader = EbpfLoader::new();
+    for map in ["counters", "word", "gate", "allow", "hints"] {
+        loader.map_pin_path(map, directory.join(map));
+    }
+    loader
+}
+
+/// The loader dies between the two: the uplink has the current program, the downlink still the older one.
+#[test]
+fn a_loader_that_dies_between_two_replacements_leaves_a_meter_that_counts_and_the_next_replaces_the_other() {
+    alone(|root| {
+        let mut tun = Tun::new();
+        let spec = spec(root.join("bpf/weir"));
+        load_and_pin(&spec).unwrap();
+        let directory = spec.pin_root.join(format!("v{LAYOUT_VERSION}/wwan0:7"));
+        let tags =
+            || ["prog_uplink", "prog_downlink"].map(|name| ProgramInfo::from_pin(directory.join(name)).unwrap().tag());
+        let current = tags();
+        for direction in ["uplink", "downlink"] {
+            put_older_program(&directory, direction);
+        }
+        let older = tags();
+        let mut datapath = Datapath::open(&spec.pin_root, LINK).unwrap();
+        datapath.set_gate(&OPEN).unwrap();
+        tun.receive();
+
+        let mut command = Command::new(e2e::process::binary("weir").unwrap());
+        command.args(["datapath-load", "--link", LINK, "--pin-root"]).arg(&spec.pin_root);
+        let status = command.env("WEIR_DRILL_DIE_AT", "uplink-replaced").status().unwrap();
+        assert_eq!(status.signal(), Some(libc::SIGKILL), "{status}");
+        assert_eq!(tags(), [current[0], older[1]]);
+        tun.receive();
+        assert_eq!(load_and_pin(&spec).unwrap().origin, Origin::Adopted);
+        assert_eq!(tags(), current);
+        tun.receive();
+        assert_eq!(passed(&datapath), Tally { octets: 3 * 128, packets: 3 });
+    });
+}
+
+/// A meter whose counters are longer, under another version and under our own: neither is read as if it were ours.
+#[test]
+fn a_meter_whose_counters_have_another_size_makes_way_and_is_not_misread() {
+    for version in [0, LAYOUT_VERSION] {
+        alone(move |root| {
+            let mut tun = Tun::new();
+            let spec = spec(root.join("bpf/weir"));
+            let directory = spec.pin_root.join(format!("v{version}/wwan0:7"));
+            fs::create_dir_all(&directory).unwrap();
+            let mut foreign = loader(&directory).load(&with_longer_counters()).unwrap();
+            for (direction, hook) in [("uplink", TcAttachType::Egress), ("downlink", TcAttachType::Ingress)] {
+                let program: &mut SchedClassifier =
+                    foreign.program_mut(&format!("weir_{direction}")).unwrap().try_into().unwrap();
+                program.load().unwrap();
+                let order = TcAttachOptions::TcxOrder(LinkOrder::first());
+                let link = program.attach_with_options(LINK, hook, order).unwrap();
+                let link = FdLink::try_from(program.take_link(link).unwrap()).unwrap();
+                link.pin(directory.join(format!("link_{direction}"))).unwrap();
+            }
+            drop(foreign);
+            tun.receive();
+            assert!(Datapath::open(&spec.pin_root, LINK).is_err());
+
+            assert_eq!(load_and_pin(&spec).unwrap().origin, Origin::New);
+            let meters = meters_on(LINK).unwrap();
+            let datapath = Datapath::open(&spec.pin_root, LINK).unwrap();
+            assert_eq!(meters.iter().map(|meter| meter.epoch_id).collect::<Vec<_>>(), [datapath.epoch_id()]);
+            assert!(version == LAYOUT_VERSION || !directory.exists());
+            assert_eq!(retired(&spec.pin_root).len(), 0, "nothing that could be misread is kept");
+            tun.receive();
+            assert_eq!(datapath.read().unwrap().downlink.refused, Tally { octets: 128, packets: 1 });
+        });
+    }
+}
+
+/// What was counted is there until somebody says that it is recorded.
+#[test]
+fn the_counters_of_a_replaced_meter_stay_until_they_are_forgotten() {
+    alone(|root| {
+        let mut tun = Tun::new();
+        let spec = spec(root.join("bpf/weir"));
+        load_and_pin(&spec).unwrap();
+        let mut datapath = Datapath::open(&spec.pin_root, LINK).unwrap();
+        datapath.set_gate(&OPEN).unwrap();
+        tun.receive();
+        let epoch = datapath.epoch_id();
+        drop(datapath);
+        drop(tun);
+        let _tun = Tun::new();
+        assert_eq!(load_and_pin(&spec).unwrap().origin, Origin::New);
+        let kept = retired(&spec.pin_root);
+        assert_eq!(kept.iter().map(|meter| meter.epoch_id).collect::<Vec<_>>(), [epoch]);
+        assert_eq!(kept[0].counters.downlink.passed, Tally { octets: 128, packets: 1 });
+        kept[0].forget().unwrap();
+        assert!(retired(&spec.pin_root).is_empty());
+    });
+}
+
+/// The object with counters of 208 octets in place of 200: the same programs, another layout.
+fn with_longer_counters() -> Vec<u8> {
+    let size = u32::try_from(size_of::<Counters>()).unwrap();
+    // `struct bpf_map_def`: a per-CPU array (type 6), keys of four octets, one entry.
+    let definition = |size: u32| [6, 4, size, 1].map(u32::to_le_bytes).concat();
+    let mut object = OBJECT.to_vec();
+    let found: Vec<usize> = (0..object.len()).filter(|at| object[*at..].starts_with(&definition(size))).collect();
+    let [at] = found[..] else { panic!("one map of counters in the object: {found:?}") };
+    object[at..at + 16].copy_from_slice(&definition(size + 8));
+    object
 }
 
 /// The object with every `r0 = -1` made `r0 = 0`.
@@ -235,7 +350,7 @@ fn letting_go_takes_everything_off() {
         load_and_pin(&spec).unwrap();
         detach_and_unpin(&spec.pin_root, LINK).unwrap();
         assert_eq!(fs::read_dir(spec.pin_root.join(format!("v{LAYOUT_VERSION}"))).unwrap().count(), 0);
-        for hook in [aya::programs::TcAttachType::Ingress, aya::programs::TcAttachType::Egress] {
+        for hook in [TcAttachType::Ingress, TcAttachType::Egress] {
             assert!(SchedClassifier::query_tcx(LINK, hook).unwrap().1.is_empty());
         }
         // Once more is no error.

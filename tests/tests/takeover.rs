@@ -77,7 +77,7 @@ fn a_death_in_the_middle_of_a_change_of_layout_loses_nothing() -> Result<()> {
     flow.carries(CHUNK, SOON)?;
     world.kill_agent()?;
     books.keep_meter(&world)?;
-    for point in ["maps-pinned", "uplink-attached", "staged", "superseded"] {
+    for point in ["maps-pinned", "uplink-attached", "staged", "kept", "superseded"] {
         world.start_agent_with(&[], &[(LAYOUT, "2"), (DIE_AT, point)])?;
         let mut agent = world.agent.take().context("an agent")?.actor;
         ensure!(!agent.wait(SOON)?.success(), "it cannot begin without a meter");

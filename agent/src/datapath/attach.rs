@@ -22,7 +22,7 @@ use aya::programs::{
 };
 
 use super::{
-    maps::{DIRECTIONS, Direction, PINNED_MAPS, Pins},
+    maps::{Direction, Pins},
     survey::programs_at,
 };
 
@@ -91,13 +91,20 @@ pub fn detach_and_unpin(pin_root: &Path, link: &str) -> Result<()> {
     remove_pins(&Pins::new(pin_root, link))
 }
 
+/// Whatever is pinned there, of whichever layout: links first, so that nothing runs any more when the maps go.
 pub(super) fn remove_pins(pins: &Pins) -> Result<()> {
-    for direction in DIRECTIONS {
-        detach(&pins.link(direction))?;
-        remove_if_there(&pins.program(direction))?;
-    }
-    for map in PINNED_MAPS {
-        remove_if_there(&pins.map(map))?;
+    let entries = match fs::read_dir(pins.directory()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.with_context(|| format!("listing the pins {pins}"))?,
+    };
+    let mut paths = entries
+        .map(|entry| Ok(entry?.path()))
+        .collect::<io::Result<Vec<_>>>()
+        .with_context(|| format!("listing the pins {pins}"))?;
+    let is_link = |path: &Path| path.file_name().is_some_and(|name| name.as_bytes().starts_with(b"link_"));
+    paths.sort_by_key(|path| !is_link(path));
+    for path in paths {
+        if is_link(&path) { detach(&path)? } else { remove_if_there(&path)? }
     }
     match fs::remove_dir(pins.directory()) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

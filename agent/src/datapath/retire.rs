@@ -18,7 +18,7 @@ use super::{
     maps::{COUNTERS, Pins, names_in, open_map, read_counters},
     survey::{Meter, detach_meter},
 };
-use crate::drill;
+use crate::drill::{self, Point};
 
 /// Layouts whose counters are [`Counters`] as it stands. When the layout changes, what reads the counters of the last one goes here.
 const READABLE: [u32; 1] = [1];
@@ -66,12 +66,15 @@ fn keep(pin_root: &Path, version: u32, counters: &MapData) -> Result<bool> {
         return Ok(false);
     }
     let epoch_id = counters.info().context("asking the kernel about a map of counters")?.id();
+    // What cannot be read now will not be readable later either.
+    read_counters(MapData::from_id(epoch_id).context("opening a map of counters by its number")?)?;
     let directory = pin_root.join(format!("retired/v{version}"));
     fs::create_dir_all(&directory).with_context(|| format!("making the directory {}", directory.display()))?;
     let pin = directory.join(epoch_id.to_string());
     if !pin.exists() {
         counters.pin(&pin).with_context(|| format!("pinning the last counters as {}", pin.display()))?;
     }
+    drill::pass(Point::Kept);
     Ok(true)
 }
 

@@ -20,7 +20,7 @@ const BOOT_ID: &str = "WEIR_DRILL_BOOT_ID";
 const LAYOUT: &str = "WEIR_DRILL_LAYOUT";
 const SLOW_SYNC: &str = "WEIR_DRILL_SLOW_SYNC";
 
-const POINTS: [(&str, Point); 15] = [
+const POINTS: [(&str, Point); 16] = [
     ("restored", Point::Restored),
     ("before-commit", Point::BeforeCommit),
     ("after-commit", Point::AfterCommit),
@@ -35,6 +35,7 @@ const POINTS: [(&str, Point); 15] = [
     ("uplink-attached", Point::UplinkAttached),
     ("uplink-replaced", Point::UplinkReplaced),
     ("staged", Point::Staged),
+    ("kept", Point::Kept),
     ("superseded", Point::Superseded),
 ];
 

@@ -36,7 +36,8 @@ impl Agent {
 
     /// What a loader is told: the meter that is in hand may be replaced, wherever its pins are.
     fn load_spec(&self, index: usize, link: String) -> Result<LoadSpec> {
-        let mut retire = self.own_meters(&link, None)?;
+        let own = self.own_meters(&link, None)?;
+        let mut retire: Vec<u32> = own.into_iter().map(|(epoch_id, _)| epoch_id).collect();
         retire.extend(self.stations[index].datapath.as_ref().map(Datapath::epoch_id));
         Ok(LoadSpec { link, pin_root: self.config.pin_root.clone(), retire })
     }

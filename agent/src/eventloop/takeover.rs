@@ -74,7 +74,10 @@ impl Agent {
         let pinned = has_pins.then(|| Datapath::open(pin_root, name));
         let broken = pinned.as_ref().and_then(|opened| opened.as_ref().err());
         let own = pinned.as_ref().and_then(|opened| opened.as_ref().ok()).map(Datapath::epoch_id);
-        let retire = if attach { self.own_meters(name, own)? } else { Vec::new() };
+        let mut retire = if attach { self.own_meters(name, own)? } else { Vec::new() };
+        // Where nothing has passed there is nothing to be billed first: the loader that comes later replaces it.
+        retire.retain(|(_, has_passed)| *has_passed);
+        let retire: Vec<u32> = retire.into_iter().map(|(epoch_id, _)| epoch_id).collect();
         if let Some(error) = broken {
             tracing::error!(
                 link = name,
@@ -92,16 +95,15 @@ impl Agent {
         spawn_loader(Path::new("/proc/self/exe"), &spec).map(drop)
     }
 
-    /// Epochs of the meters on a link, other than `present`, that this agent may replace: the ledger knows them, or nothing has passed them.
-    pub(super) fn own_meters(&self, link: &str, present: Option<u32>) -> Result<Vec<u32>> {
+    /// Epochs of the meters on a link, other than `present`, that this agent may replace: the ledger knows them, or nothing has passed
+    /// them (which is told with each).
+    pub(super) fn own_meters(&self, link: &str, present: Option<u32>) -> Result<Vec<(u32, bool)>> {
         let mut own = Vec::new();
         // Without the right to ask there is nothing to replace either; the loader says what is missing.
         for Meter { epoch_id, has_passed, .. } in meters_on(link).unwrap_or_default() {
-            if Some(epoch_id) == present {
-                continue;
-            }
-            if !has_passed || self.ledger.knows_epoch(&self.epoch_of(epoch_id))? {
-                own.push(epoch_id);
+            let is_own = !has_passed || self.ledger.knows_epoch(&self.epoch_of(epoch_id))?;
+            if is_own && Some(epoch_id) != present {
+                own.push((epoch_id, has_passed));
             }
         }
         Ok(own)
@@ -113,7 +115,16 @@ impl Agent {
 
     /// Gives the sessions of retired meters their last reading, records it, and forgets those meters.
     pub(super) fn settle_retired(&mut self, stored: &mut Vec<StoredSession>) -> Result<()> {
-        for meter in retired(&self.config.pin_root) {
+        let pin_root = &self.config.pin_root;
+        let open = |name: String| Datapath::open(pin_root, &name).ok();
+        let present: BTreeSet<u32> =
+            Pins::names(pin_root).into_iter().filter_map(open).map(|meter| meter.epoch_id()).collect();
+        for meter in retired(pin_root) {
+            if present.contains(&meter.epoch_id) {
+                // Whoever was about to retire it died before it was taken off: it counts on, and its session goes on.
+                meter.forget()?;
+                continue;
+            }
             let epoch = self.epoch_of(meter.epoch_id);
             let (own, others) = std::mem::take(stored).into_iter().partition(|session| session.opening.epoch == epoch);
             *stored = others;
