@@ -118,6 +118,8 @@ pub(super) enum Blow {
     SuspendAgent { still: Duration },
     /// The wall clock that the agent sees is off by so many seconds, and may say that it is not synchronised.
     StepClock { seconds: i64, synced: bool },
+    /// The disk under the ledger is full for so long.
+    FillDisk { full: Duration },
     /// Octets are bought for the small package.
     TopUp { octets: u64 },
     /// The server orders the sessions of a SIM to end, and so long after that to begin again.
@@ -139,6 +141,7 @@ impl Blow {
             Self::StopAgent { .. } => "agent stopped",
             Self::SuspendAgent { .. } => "agent suspended",
             Self::StepClock { .. } => "clock stepped",
+            Self::FillDisk { .. } => "disk filled",
             Self::TopUp { .. } => "top-up",
             Self::Abort { .. } => "abort",
         }
@@ -168,9 +171,22 @@ const POINTS: [&str; 13] = [
     "uplink-replaced",
 ];
 
-/// How a request can go wrong, as the server's switches name it.
-const FAULTS: [&str; 8] =
-    ["drop-request", "drop-answer", "garbage", "wrong-sequence", "duplicate", "restart", "status", "delay-ms"];
+/// How a request can go wrong, as the server's switches name it: all but those that have the server itself grant or refuse wrongly.
+const FAULTS: [&str; 13] = [
+    "drop-request",
+    "drop-answer",
+    "garbage",
+    "wrong-sequence",
+    "duplicate",
+    "restart",
+    "status",
+    "delay-ms",
+    "redirect",
+    "huge",
+    "endless",
+    "slow",
+    "skew",
+];
 
 /// Which requests can.
 const REQUESTS: [&str; 8] = ["create", "update", "update", "release", "token", "plan", "commands", "any"];
@@ -211,6 +227,7 @@ impl Plan {
         });
         match fault {
             "status" => rule["status"] = one_of(&[429, 500, 503], &mut self.random).into(),
+            "skew" => rule["skewSeconds"] = one_of(&[-FIVE_WEEKS, FIVE_WEEKS], &mut self.random).into(),
             "delay-ms" => rule["delayMs"] = self.random.u32(1..3000).into(),
             _ => {}
         }
@@ -224,8 +241,9 @@ impl Iterator for Plan {
     fn next(&mut self) -> Option<Self::Item> {
         let pause = self.pause();
         let blow = match self.random.u8(..100) {
-            0..36 => Blow::KillAgent { dead: self.millis(0..700) },
-            36..44 => Blow::KillAgentAt { point: one_of(&POINTS, &mut self.random), times: self.random.u32(1..=6) },
+            0..34 => Blow::KillAgent { dead: self.millis(0..700) },
+            34..42 => Blow::KillAgentAt { point: one_of(&POINTS, &mut self.random), times: self.random.u32(1..=6) },
+            42..44 => Blow::FillDisk { full: self.millis(200..4000) },
             44..62 => Blow::KillServer { dead: self.millis(0..1500) },
             62..74 => Blow::Fault(self.fault()),
             74..78 => Blow::LowerLink { link: self.link(), down: self.millis(100..4000) },
@@ -278,7 +296,7 @@ mod tests {
             }
             let kills = blows["agent killed"] + blows["server killed"];
             assert!(kills > 200, "seed {seed}: {kills} kills");
-            assert_eq!(blows.len(), 13, "seed {seed}: {blows:?}");
+            assert_eq!(blows.len(), 14, "seed {seed}: {blows:?}");
         }
     }
 }

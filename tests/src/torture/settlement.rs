@@ -8,7 +8,7 @@ use agent::ledger::{Granularity, Ledger, Scope};
 use anyhow::{Context as _, Result, ensure};
 
 use super::plan::{METERED, SIMS, SMALL};
-use super::stage::{Ends, Stage};
+use super::stage::{Ends, LEDGER, Stage};
 use crate::eventually::eventually;
 use crate::reconciliation::{Booked, Octets, Reconciliation};
 use crate::scenario::{Account, ClockWord, subscriber};
@@ -144,8 +144,7 @@ fn compare(stage: &mut Stage) -> Result<Outcome> {
 
 /// What the agent's own ledger says of each SIM: closed containers inside the quota. Adds what is not in order in it.
 fn closed(stage: &Stage, wrong: &mut Vec<String>) -> Result<BTreeMap<String, Octets>> {
-    let ledger =
-        Ledger::open(stage.world.workdir.path().join("ledger.db"), boot_id()?).context("the agent's ledger")?;
+    let ledger = Ledger::open(stage.world.workdir.path().join(LEDGER), boot_id()?).context("the agent's ledger")?;
     let buffered = ledger.buffered()?;
     if buffered.containers > 0 {
         wrong.push(format!("the agent's ledger still holds {buffered:?}"));

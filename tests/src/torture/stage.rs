@@ -1,10 +1,11 @@
 //! The world under torture, and what keeps it going between two blows: whoever died is started again when it is time to.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -29,6 +30,13 @@ const REST: Duration = Duration::from_millis(60);
 
 /// How long an agent may take to settle at a stop, by its configuration. What is left then, the next one does.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(3);
+
+/// Octets that the disk under the ledger has room for, and where it is.
+pub(super) const DISK: usize = 32 << 20;
+const DISK_NAME: &str = "state";
+
+/// The ledger, within the world's directory.
+pub(super) const LEDGER: &str = "state/ledger.db";
 
 /// What the agent is doing.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +65,7 @@ pub(super) enum Mend {
     KillAgent,
     ResumeAgent,
     StartServer,
+    EmptyDisk,
     RaiseLink(usize),
     Reauthorise(usize),
 }
@@ -90,7 +99,9 @@ pub(super) struct Stage {
 impl Stage {
     /// Builds everything, and waits until the agent meters both links.
     pub(super) fn build(setting: Setting, random: Rng, limit: Duration) -> Result<Self> {
-        let world = World::build(&plot(&setting))?;
+        let mut world = World::build(&plot(&setting))?;
+        // A file system of its own: so that it can be full.
+        world.workdir.mount_memory(DISK_NAME, DISK as u64)?;
         for end in [&world.topology.client, &world.topology.internet] {
             // A link with GRO holds 256 packets for a gateway that is busy: a burst after a pause must be shorter.
             end.sysctl("ipv4/tcp_rmem", "4096 65536 131072")?;
@@ -188,6 +199,10 @@ impl Stage {
             Mend::KillAgent => self.kill_agent(),
             Mend::ResumeAgent => self.resume_agent(),
             Mend::StartServer => self.start_server(),
+            Mend::EmptyDisk => match fs::remove_file(self.filler()) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context("empty the disk"),
+                Ok(()) | Err(_) => Ok(()),
+            },
             Mend::RaiseLink(link) => self.raise(link),
             Mend::Reauthorise(sim) => self.command("REAUTHORISE", sim),
         }
@@ -222,6 +237,11 @@ impl Stage {
             self.doomed = dies_at.is_some();
         }
         Ok(())
+    }
+
+    /// What fills the disk under the ledger.
+    pub(super) fn filler(&self) -> PathBuf {
+        self.world.workdir.path().join(DISK_NAME).join("filler")
     }
 
     /// Kills the agent, whatever it does.
@@ -392,6 +412,9 @@ fn plot(setting: &Setting) -> Plot {
     let mut plot = Plot::of(setting.packages[0].clone()).over(layout);
     plot.packages.clone_from(&setting.packages);
     plot.transport = setting.transport;
+    plot.ledger = LEDGER.into();
+    // A server that answers for ever is not listened to for longer.
+    plot.server = "answer_timeout = \"5s\"\n".into();
     // The first slot takes the SIM that the server gives it, so that the server can give it another.
     plot.links = vec!["name = \"wan0\"".into(), format!("name = \"wan1\"\niccid = \"{}\"", iccid(SMALL))];
     plot.agent(&format!(

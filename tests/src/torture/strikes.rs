@@ -1,5 +1,6 @@
 //! The blows themselves.
 
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -7,7 +8,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::plan::{Blow, SIMS, SMALL};
-use super::stage::{AgentState, Ends, Mend, PATIENCE, Stage};
+use super::stage::{AgentState, DISK, Ends, Mend, PATIENCE, Stage};
 use crate::eventually::eventually;
 use crate::http::Client;
 use crate::scenario::{ClockWord, iccid, subscriber};
@@ -55,6 +56,12 @@ impl Stage {
             }
             Blow::StepClock { seconds, synced } => {
                 self.world.shift_wall(*seconds, if *synced { ClockWord::Synced } else { ClockWord::Unsynced })
+            }
+            Blow::FillDisk { full } => {
+                let filled = fs::write(self.filler(), vec![1_u8; DISK]);
+                ensure!(filled.is_err(), "{DISK} octets fit on the disk, which has room for fewer");
+                self.later(*full, Mend::EmptyDisk);
+                Ok(())
             }
             Blow::TopUp { octets } => self.top_up(*octets),
             Blow::Abort { sim, held } => {
