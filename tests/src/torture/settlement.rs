@@ -133,7 +133,10 @@ fn compare(stage: &mut Stage) -> Result<Outcome> {
         if counted.parse_errors > 0 {
             wrong.push(format!("wan{link}: {} packets could not be read", counted.parse_errors));
         }
-        wrong.extend(figures.check().err().map(|error| format!("wan{link}: {error:#}")));
+        if let Err(error) = figures.check() {
+            let lost = stage.wires[link].lost();
+            wrong.push(format!("wan{link}: {error:#}\n  (its devices say they have dropped {lost} packets)"));
+        }
         outcome.links.push(figures);
         outcome.sum += figures;
     }
