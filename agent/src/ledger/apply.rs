@@ -115,7 +115,13 @@ impl Batch<'_> {
         }
         let from = session.accounted;
         let read = rows::checkpoint(self.db, session.opening.session)?.map_or(from, |checkpoint| checkpoint.read_at);
-        let to = if read.wall < from.wall { from } else { read };
+        // Of two clocks the one that was set is believed.
+        let (from, to) = match (from.synced, read.synced) {
+            (false, true) => (read, read),
+            (true, false) => (from, from),
+            _ if read.wall < from.wall => (from, from),
+            _ => (from, read),
+        };
         Ok(LabelledContainer { container, first_usage: from, last_usage: to, closed_at: to })
     }
 
@@ -155,6 +161,8 @@ impl Batch<'_> {
     fn seal(&mut self, session: ChargingId, message: &Message, seal: &mut Seal<'_>) -> Result<()> {
         let row = self.open_session(session)?;
         let containers = self.check_message(&row, message)?;
+        let containers = containers.into_iter().map(|labelled| self.put_right(&row, labelled));
+        let containers = containers.collect::<Result<Vec<_>>>()?;
         let (first_container, count) = (row.next_unsealed, u32::try_from(containers.len())?);
         let sealed_at = stored(self.moment.label(message.sealed_at));
         let request = SealRequest {
@@ -169,6 +177,39 @@ impl Batch<'_> {
         self.insert_message(&request, first_container, count, &body)?;
         self.sealed.push(MessageKey { session, number: message.number });
         Ok(())
+    }
+
+    /// Labels that a clock made which was not synchronised are made anew by the present one, which knows no less. Instants of another
+    /// boot have no label now, and keep what they have.
+    fn put_right(&self, row: &SessionRow, labelled: LabelledContainer) -> Result<LabelledContainer> {
+        if labelled.closed_at.synced || row.opening.epoch.boot != *self.boot {
+            return Ok(labelled);
+        }
+        let LabelledContainer { first_usage, last_usage, closed_at, container } =
+            self.labelled(row, &labelled.container)?;
+        let (first_usage, last_usage, closed_at) = (stored(first_usage), stored(last_usage), stored(closed_at));
+        let (session, number) = (row.opening.session, container.number);
+        self.execute(
+            "UPDATE container SET first_wall = ?3, first_synced = ?4, last_wall = ?5, last_synced = ?6, closed_wall = ?7, \
+             closed_synced = ?8 WHERE charging_id = ?1 AND number = ?2",
+            params![
+                session,
+                number,
+                Wall(first_usage.wall),
+                first_usage.synced,
+                Wall(last_usage.wall),
+                last_usage.synced,
+                Wall(closed_at.wall),
+                closed_at.synced,
+            ],
+        )?;
+        if number.next() == Some(row.next_container) {
+            self.execute(
+                "UPDATE session SET accounted_wall = ?2, accounted_synced = ?3 WHERE charging_id = ?1",
+                params![session, Wall(last_usage.wall), last_usage.synced],
+            )?;
+        }
+        Ok(LabelledContainer { container, first_usage, last_usage, closed_at })
     }
 
     /// The containers of a message that is to be sealed, and no more of those that are in no message: there may be a million. An

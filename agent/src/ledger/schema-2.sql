@@ -23,3 +23,20 @@ ALTER TABLE message ADD COLUMN in_doubt INTEGER NOT NULL DEFAULT 0 CHECK (in_dou
 
 -- 1 = no attempt so far was taken, for certain. What an earlier version has sealed may have been.
 ALTER TABLE message ADD COLUMN not_taken INTEGER NOT NULL DEFAULT 0 CHECK (not_taken IN (0, 1));
+
+-- What a container says of its time may have come from a clock that was not set: until it is sealed, that is put right.
+DROP TRIGGER container_immutable;
+CREATE TRIGGER container_immutable BEFORE UPDATE OF
+    charging_id, number, uplink, downlink, quota_management, trigger_type, first_usage, last_usage, closed_at
+ON container
+BEGIN SELECT RAISE(ABORT, 'a closed container never changes'); END;
+
+CREATE TRIGGER container_label BEFORE UPDATE OF
+    first_wall, first_synced, last_wall, last_synced, closed_wall, closed_synced
+ON container
+WHEN OLD.closed_synced OR EXISTS (
+    SELECT 1 FROM message m
+    WHERE m.charging_id = OLD.charging_id
+      AND OLD.number >= m.first_container AND OLD.number < m.first_container + m.containers
+)
+BEGIN SELECT RAISE(ABORT, 'a closed container never changes, but for labels of a clock that was not set, until it is sealed'); END;

@@ -56,14 +56,22 @@ fn script() -> Vec<Vec<Record>> {
 
 /// Copies the files as a crash would leave them, the log cut to `log` octets, and opens the copy.
 fn crashed(path: &Path, log: Option<u64>) -> (tempfile::TempDir, Ledger) {
+    let cut = |octets: &mut Vec<u8>| {
+        if let Some(log) = log {
+            octets.truncate(usize::try_from(log).expect("in range"));
+        }
+    };
+    damaged(path, cut)
+}
+
+/// Copies the files, with damage to the log, and opens the copy.
+fn damaged(path: &Path, damage: impl FnOnce(&mut Vec<u8>)) -> (tempfile::TempDir, Ledger) {
     let directory = tempfile::tempdir().expect("a directory");
     let copy = directory.path().join("ledger.db");
     fs::copy(path, &copy).expect("the database copies");
-    let copied_log = copy.with_extension("db-wal");
-    fs::copy(path.with_extension("db-wal"), &copied_log).expect("the log copies");
-    if let Some(log) = log {
-        fs::OpenOptions::new().write(true).open(copied_log).and_then(|file| file.set_len(log)).expect("the log is cut");
-    }
+    let mut log = fs::read(path.with_extension("db-wal")).expect("the log is read");
+    damage(&mut log);
+    fs::write(copy.with_extension("db-wal"), log).expect("the log copies");
     let ledger = Ledger::open(copy, boot()).expect("a crashed ledger opens");
     (directory, ledger)
 }
@@ -99,6 +107,36 @@ fn a_crash_leaves_all_of_a_batch_or_nothing_of_it() {
     crash_at_each_step(script().into_iter(), &mut model, "script");
     let [orphan] = &model.open()[..] else { panic!("the lost session is left") };
     assert_eq!(orphan.pending.len(), 2);
+}
+
+#[test]
+fn a_commit_that_reached_the_disk_torn_never_was_and_garbage_behind_the_last_one_is_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("ledger.db");
+    let mut ledger = Ledger::open(&path, boot()).expect("opens");
+    let (mut model, mut rng) = (Model::default(), Rng::with_seed(7));
+    for (step, batch) in script().into_iter().enumerate() {
+        let from = usize::try_from(log_length(&path)).expect("in range");
+        ledger.commit(&batch, &moment(100), &mut bytes).expect("commits");
+        let to = usize::try_from(log_length(&path)).expect("in range");
+        for _ in 0..5 {
+            let (at, bit) = (rng.usize(from..to), rng.u8(0..8));
+            let (_directory, torn) = damaged(&path, |log| log[at] ^= 1 << bit);
+            model.assert_agrees(&torn, &format!("step {step}, bit {bit} of octet {at} of {from}..{to}"));
+        }
+        // A sector of the commit was never written: there is what was there before, or zeros.
+        let sector = from + rng.usize(0..(to - from) / 512) * 512;
+        let (_directory, torn) = damaged(&path, |log| log[sector..sector + 512].fill(0));
+        let untouched =
+            fs::read(path.with_extension("db-wal")).expect("the log is read")[sector..sector + 512] == [0; 512];
+        if !untouched {
+            model.assert_agrees(&torn, &format!("step {step}, the sector at {sector} of {from}..{to}"));
+        }
+        model.apply_all(&batch);
+        let garbage: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(9000).collect();
+        let (_directory, followed) = damaged(&path, |log| log.extend(garbage));
+        model.assert_agrees(&followed, &format!("step {step}, garbage behind"));
+    }
 }
 
 #[test]

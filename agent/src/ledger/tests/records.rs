@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::{
     SESSION, acknowledged, at, boot, bytes, closed, commit, container, grant, in_memory, key, label, message, moment,
     opened, opening, sealed, wall,
@@ -85,13 +87,70 @@ fn a_message_is_sealed_with_all_it_is_made_of() {
 
 #[test]
 fn labels_stay_as_recorded_when_the_clock_steps() {
+    const FIVE_WEEKS: i64 = 5 * 7 * 86_400;
+    for step in [FIVE_WEEKS, -FIVE_WEEKS] {
+        let mut ledger = active();
+        commit(&mut ledger, &[closed(1, 1, 2)]).expect("commits");
+        let stepped = Moment { boot: at(100), label: label(100 + step) };
+        let requests = requests(&mut ledger, &[closed(2, 1, 1), sealed(1, &[1, 2], 5)], &stepped);
+        let [before, after] = &requests[0].containers[..] else { panic!("two containers") };
+        assert_eq!((before.first_usage, before.last_usage), (label(10), label(20)));
+        // One moment labels a whole container: its first octet is never later than its last.
+        assert_eq!((after.first_usage, after.last_usage), (label(10 + step), label(20 + step)));
+        assert_eq!(requests[0].sealed_at, label(30 + step));
+    }
+}
+
+/// The first ten seconds of a boot, by a clock that nobody has set.
+fn unset(seconds: i64) -> Moment {
+    let wall = Timestamp::from_second(seconds).expect("a time");
+    Moment { boot: at(seconds.unsigned_abs()), label: Label { wall, synced: false } }
+}
+
+#[test]
+fn labels_of_a_clock_that_was_not_set_are_put_right_when_they_are_sealed() {
     let mut ledger = active();
-    let unsynced = Label { wall: "1970-01-01T00:01:40Z".parse().expect("a time"), synced: false };
-    ledger.commit(&[closed(1, 1, 2)], &Moment { boot: at(100), label: unsynced }, &mut bytes).expect("commits");
+    ledger.commit(&[closed(1, 1, 2)], &unset(100), &mut bytes).expect("commits");
     let requests = requests(&mut ledger, &[sealed(1, &[1], 3)], &moment(100));
-    let first = Label { wall: "1970-01-01T00:00:10Z".parse().expect("a time"), synced: false };
-    assert_eq!(requests[0].containers[0].first_usage, first);
-    assert_eq!(requests[0].sealed_at, label(30));
+    let container = &requests[0].containers[0];
+    assert_eq!((container.first_usage, container.last_usage, container.closed_at), (label(10), label(20), label(21)));
+    // And what is added to the history goes by them.
+    commit(&mut ledger, &[acknowledged(1)]).expect("commits");
+    let days = ledger.usage_history(Granularity::Day, Scope::Acknowledged).expect("a history");
+    assert_eq!(days.len(), 1);
+    assert!(days[0].synced && days[0].start > wall(-86_400), "{days:?}");
+}
+
+#[test]
+fn labels_that_are_sealed_are_never_put_right() {
+    let mut ledger = active();
+    ledger.commit(&[closed(1, 1, 2), sealed(1, &[1], 3)], &unset(100), &mut bytes).expect("commits");
+    let body = ledger.message(key(1)).expect("reads").expect("is stored").body;
+    ledger.commit(&[closed(2, 1, 1)], &moment(100), &mut bytes).expect("commits");
+    assert_eq!(ledger.message(key(1)).expect("reads").expect("is stored").body, body);
+    let sql = "UPDATE container SET closed_wall = 7, closed_synced = 1 WHERE number = ";
+    for number in [1, 2] {
+        let error = ledger.db.execute(&format!("{sql}{number}"), []).expect_err("refused").to_string();
+        assert!(error.contains("a closed container never changes"), "{number}: {error}");
+    }
+}
+
+#[test]
+fn what_a_power_cut_left_is_labelled_by_the_clock_that_was_set() {
+    for (opened_by, read_by, expected) in [(unset(5), moment(100), label(80)), (moment(100), unset(100), label(1))] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("ledger.db");
+        let mut ledger = Ledger::open(&path, boot()).expect("opens");
+        ledger.commit(&[opened(SESSION), sealed(0, &[], 0), acknowledged(0)], &opened_by, &mut bytes).expect("commits");
+        let (passed, throttled) = (UsedUnit::new(1300, 2700), UsedUnit::new(10, 20));
+        let checkpoint = Record::Checkpoint { session: SESSION, passed, throttled, at: at(80) };
+        ledger.commit(&[checkpoint], &read_by, &mut bytes).expect("commits");
+        drop(ledger);
+        let mut ledger = Ledger::open(&path, BootId::new("another boot")).expect("opens");
+        let requests = requests(&mut ledger, &[closed(1, 300, 700), sealed(1, &[1], 1000)], &unset(7));
+        let left = &requests[0].containers[0];
+        assert_eq!((left.first_usage, left.last_usage, left.closed_at), (expected, expected, expected));
+    }
 }
 
 #[test]
