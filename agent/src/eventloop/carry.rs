@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 
 use super::{Agent, Message};
-use crate::clock::{Moment, boot_now};
+use crate::clock::boot_now;
 use crate::drill::{self, Point};
 use crate::ledger::{SealRequest, SealedMessage};
 use crate::onboarding::Onboarding;
@@ -95,7 +95,7 @@ impl Agent {
         if batch.is_empty() {
             return Ok(());
         }
-        let moment = Moment::now()?;
+        let moment = self.clock.now()?;
         let sims = &self.charged;
         let mut seal = |request: &SealRequest| sims.encode(request);
         drill::pass(Point::BeforeCommit);

@@ -9,8 +9,8 @@ use tokio::sync::mpsc;
 
 use super::pace::{Pace, Told};
 use super::station::Attachment;
-use super::{Agent, Message};
-use crate::clock::boot_now;
+use super::{Agent, LONGEST_SLEEP, Message};
+use crate::clock::{boot_now, until};
 use crate::config::OnboardingMode;
 use crate::onboarding::{
     Binding, CommandKind, CommandNumber, DeviceKey, Modem, Onboarding, OnboardingError, Plan, PlanAnswer,
@@ -163,6 +163,15 @@ fn is_unknown(error: &OnboardingError) -> bool {
     }
 }
 
+/// Waits on boot time: a pause that the server or the back-off asks for goes on while the machine is suspended, and tokio's clock stands
+/// still then.
+async fn rest(pause: Duration) {
+    let Ok(end) = boot_now().map(|now| now.plus(pause)) else { return tokio::time::sleep(pause).await };
+    while let Some(left) = boot_now().ok().map(|now| until(end, now)).filter(|left| !left.is_zero()) {
+        tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
+    }
+}
+
 /// The task beside the loop.
 pub(super) struct Enrolment {
     client: Arc<Onboarding>,
@@ -190,7 +199,7 @@ impl Enrolment {
                 OnboardingError::Refused { .. } => PAUSE_FIRST * 10,
             };
             let jittered = pause.mul_f64(0.5 + fastrand::f64());
-            tokio::time::sleep(jittered.max(asked).min(PAUSE_LAST)).await;
+            rest(jittered.max(asked).min(PAUSE_LAST)).await;
             pause = (pause * 2).min(PAUSE_LAST);
         }
     }
@@ -229,7 +238,7 @@ impl Enrolment {
                 self.tell(News::Commanded(command));
             }
             complete = refreshed?;
-            tokio::time::sleep(self.pace.pause(took, told)).await;
+            rest(self.pace.pause(took, told)).await;
         }
     }
 

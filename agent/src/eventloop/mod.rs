@@ -24,7 +24,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
-use crate::clock::{boot_id, boot_now, until};
+use crate::clock::{Clock, boot_id, boot_now, until};
 use crate::config::Config;
 use crate::datapath::{AllowList, Datapath, LinkClaim, Loaded, PinRootClaim};
 use crate::drill::{self, Point};
@@ -89,6 +89,7 @@ pub struct Agent {
     ledger: Ledger,
     recorder: Recorder,
     http: Http,
+    clock: Clock,
     reporter: Arc<Reporter>,
     login: Login,
     links: watch::Receiver<Links>,
@@ -157,7 +158,8 @@ impl Agent {
         let boot = boot_id()?;
         let ledger = Ledger::open(&config.ledger, boot.clone())?;
         let nf_name = config.device.nf_instance_id;
-        let http = Http::new(HttpSettings::from(&config.server))?;
+        let clock = Clock::default();
+        let http = Http::new(HttpSettings::from(&config.server), clock.clone())?;
         let charged = Charged::recall(nf_name, &ledger)?;
         let unmetered = UnmeteredBook::recall(&ledger)?;
         let mut agent = Self {
@@ -167,6 +169,7 @@ impl Agent {
             login: Self::log_in(&config, &http)?,
             reporter: Arc::new(Reporter::new(http.clone(), nf_name)),
             http,
+            clock,
             links: link::watch().await?,
             known_links: Links::default(),
             stations: Vec::new(),

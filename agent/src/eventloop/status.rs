@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::station::{Attachment, Station};
 use super::{Agent, Message};
-use crate::clock::{Moment, boot_now};
+use crate::clock::boot_now;
 use crate::ledger::{Buffered, Verdict, is_persistent};
 use crate::local::{self, KernelStatus, LinkStatus, SCHEMA, Served, Status};
 use crate::quota::{Overview, Reading, State, WhenUsedUp};
@@ -72,7 +72,7 @@ impl Agent {
 
     /// What there is to show now. While the ledger is in trouble its books may be out of reach: then they are shown as last read.
     pub(super) fn status(&mut self) -> Result<Status> {
-        let moment = Moment::now()?;
+        let moment = self.clock.now()?;
         match (self.read_books(), &self.trouble) {
             (Err(_), Some(_)) => {}
             (read, _) => read?,

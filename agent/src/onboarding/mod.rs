@@ -14,7 +14,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 use crate::config::Device;
-use crate::reporter::{Http, Problem, Reply, Route, clipped, exchange};
+use crate::reporter::{Http, Problem, Reply, Route, clipped};
 
 use token::Login;
 
@@ -166,11 +166,10 @@ impl Onboarding {
         answer
     }
 
-    /// Sends once. Whatever comes back also says what time the server has.
+    /// Sends once.
     async fn send(&self, request: RequestBuilder) -> Result<Reply, OnboardingError> {
         let unanswered = |retry_after, reason| OnboardingError::Unanswered { retry_after, reason };
-        let reply = exchange(request).await.map_err(|failure| unanswered(None, failure.into_reason()))?;
-        self.login.server_time(reply.date);
+        let reply = self.http.exchange(request).await.map_err(|failure| unanswered(None, failure.into_reason()))?;
         match reply.status {
             200 | 201 | 204 | 304 => Ok(reply),
             status @ (400..=407 | 409..=428 | 430..=499) => {

@@ -1,6 +1,5 @@
 //! Logging in (RFC 7523): an assertion signed with the device's key for a short-lived token, kept while it lasts.
 
-use std::sync::{Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -10,7 +9,7 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::{BASE, Onboarding, OnboardingError, not_sent, parse};
-use crate::clock::{Label, Moment, boot_now};
+use crate::clock::{Label, boot_now};
 use crate::reporter::Route;
 use crate::units::BootInstant;
 
@@ -27,12 +26,11 @@ const RENEWAL: Duration = Duration::from_secs(5);
 /// A renewal that came to nothing is tried again after this long, while the present token is good.
 const RENEW_AGAIN: Duration = Duration::from_secs(30);
 
-/// The token at hand, and how far our wall clock is from the server's.
+/// The token at hand.
 #[derive(Debug, Default)]
 pub(super) struct Login {
     // Held while logging in, so that calls at the same time log in once.
     state: Mutex<State>,
-    ahead: StdMutex<Option<SignedDuration>>,
 }
 
 #[derive(Debug, Default)]
@@ -94,18 +92,26 @@ impl Login {
         }
     }
 
-    /// Remembers how far the server's clock is ahead of ours.
-    pub(super) fn server_time(&self, date: Option<Timestamp>) {
-        if let (Some(date), Ok(now)) = (date, Moment::now()) {
-            *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = Some(date.duration_since(now.label.wall));
+    /// One attempt; a second one when the refusal has taught us the time, which is why it was refused.
+    async fn log_in(&self, onboarding: &Onboarding, route: &Route, now: BootInstant) -> Result<Token, OnboardingError> {
+        let dated = issued_at(onboarding)?;
+        match self.log_in_at(dated, onboarding, route, now).await {
+            Err(OnboardingError::Refused { .. }) if is_other_time(issued_at(onboarding)?, dated) => {
+                self.log_in_at(issued_at(onboarding)?, onboarding, route, now).await
+            }
+            done => done,
         }
     }
 
-    async fn log_in(&self, onboarding: &Onboarding, route: &Route, now: BootInstant) -> Result<Token, OnboardingError> {
+    async fn log_in_at(
+        &self,
+        issued_at: Timestamp,
+        onboarding: &Onboarding,
+        route: &Route,
+        now: BootInstant,
+    ) -> Result<Token, OnboardingError> {
         let address = onboarding.http.address(&format!("{BASE}/oauth2/token"));
-        let label = Moment::now().map_err(not_sent)?.label;
-        let ahead = *self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-        let claims = claims(&onboarding.device.id, &address, issued_at(label, ahead));
+        let claims = claims(&onboarding.device.id, &address, issued_at);
         let assertion = onboarding.key.jwt(&serde_json::to_vec(&claims).map_err(not_sent)?);
         let client = onboarding.http.client(route).map_err(not_sent)?;
         let request = client.post(&address).header(CONTENT_TYPE, "application/x-www-form-urlencoded");
@@ -125,12 +131,21 @@ impl Login {
     }
 }
 
-/// The time the assertion is dated with: ours when it can be trusted, else the server's.
-fn issued_at(label: Label, ahead: Option<SignedDuration>) -> Timestamp {
-    match ahead {
-        Some(ahead) if !label.synced || ahead.abs() > SKEW_MAX => label.wall.checked_add(ahead).unwrap_or(label.wall),
-        Some(_) | None => label.wall,
-    }
+/// The time an assertion is dated with now.
+fn issued_at(onboarding: &Onboarding) -> Result<Timestamp, OnboardingError> {
+    let clock = onboarding.http.clock();
+    let moment = clock.now().map_err(not_sent)?;
+    Ok(better(moment.label, clock.at_the_server(moment.boot)))
+}
+
+/// Our time when it can be trusted, else the server's.
+fn better(ours: Label, theirs: Option<Timestamp>) -> Timestamp {
+    theirs.filter(|theirs| !ours.synced || is_other_time(*theirs, ours.wall)).unwrap_or(ours.wall)
+}
+
+/// Whether two times are further apart than the server lets pass.
+fn is_other_time(one: Timestamp, other: Timestamp) -> bool {
+    one.duration_since(other).abs() > SKEW_MAX
 }
 
 fn claims<'a>(device_id: &'a str, token_address: &'a str, issued_at: Timestamp) -> Claims<'a> {
@@ -180,11 +195,11 @@ mod tests {
         let wall: Timestamp = "2026-11-23T08:00:00Z".parse().unwrap();
         let (right, wrong) = (Label { wall, synced: true }, Label { wall, synced: false });
         let (near, far) = (SignedDuration::from_secs(-60), SignedDuration::from_hours(24 * 365));
-        assert_eq!(issued_at(right, None), wall);
-        assert_eq!(issued_at(right, Some(near)), wall);
-        assert_eq!(issued_at(right, Some(far)), wall + far);
-        assert_eq!(issued_at(wrong, Some(near)), wall + near);
-        assert_eq!(issued_at(wrong, None), wall);
+        assert_eq!(better(right, None), wall);
+        assert_eq!(better(right, Some(wall + near)), wall);
+        assert_eq!(better(right, Some(wall + far)), wall + far);
+        assert_eq!(better(wrong, Some(wall + near)), wall + near);
+        assert_eq!(better(wrong, None), wall);
     }
 
     #[test]

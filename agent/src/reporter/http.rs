@@ -6,13 +6,16 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 use reqwest::header::{DATE, ETAG, HeaderMap, HeaderName, LOCATION, RETRY_AFTER};
-use reqwest::{Certificate, Client, RequestBuilder, Response, Url};
+use reqwest::{Client, RequestBuilder, Response, Url};
+use rustls::RootCertStore;
 
 use super::names::KnownAddresses;
+use super::tls;
+use crate::clock::Clock;
 use crate::config::Server;
 use crate::quota::Repetition;
 
@@ -124,29 +127,24 @@ pub fn use_ring() {
 pub struct Http {
     base: String,
     settings: Arc<HttpSettings>,
-    authorities: Arc<Vec<Certificate>>,
+    /// The only ones to trust; `None` = those of the platform.
+    authorities: Option<Arc<RootCertStore>>,
+    clock: Clock,
     clients: Arc<Mutex<HashMap<Route, Client>>>,
     addresses: KnownAddresses,
 }
 
 impl Http {
-    /// Reads the authorities; no connection is made yet.
-    pub fn new(settings: HttpSettings) -> Result<Self> {
+    /// Reads the authorities; no connection is made yet. `clock` is told what the answers say of the time.
+    pub fn new(settings: HttpSettings, clock: Clock) -> Result<Self> {
         use_ring();
-        let mut authorities = Vec::new();
-        if let Some(path) = &settings.tls_ca {
-            let pem = std::fs::read(path).with_context(|| format!("reading server.tls_ca {}", path.display()))?;
-            authorities = Certificate::from_pem_bundle(&pem)
-                .with_context(|| format!("server.tls_ca {} is not PEM", path.display()))?;
-            if authorities.is_empty() {
-                bail!("server.tls_ca {} holds no certificate", path.display());
-            }
-        }
+        let authorities = settings.tls_ca.as_deref().map(tls::authorities).transpose()?.map(Arc::new);
         let base = settings.url.as_str().trim_end_matches('/').to_owned();
         Ok(Self {
             base,
             settings: Arc::new(settings),
-            authorities: Arc::new(authorities),
+            authorities,
+            clock,
             clients: Arc::default(),
             addresses: KnownAddresses::default(),
         })
@@ -156,6 +154,12 @@ impl Http {
     #[must_use]
     pub const fn addresses(&self) -> &KnownAddresses {
         &self.addresses
+    }
+
+    /// The clock that is told by the answers.
+    #[must_use]
+    pub const fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// The address of a path at the server.
@@ -201,20 +205,25 @@ impl Http {
             builder = builder.pool_max_idle_per_host(0);
         }
         // Without TLS no authority is needed, and a machine that has none can still talk to its own loopback.
-        if !self.authorities.is_empty() || self.settings.url.scheme() == "http" {
-            builder = builder.tls_certs_only(self.authorities.iter().cloned());
-        }
+        builder = match self.settings.url.scheme() {
+            "http" => builder.tls_certs_only([]),
+            _ => builder.tls_backend_preconfigured(tls::config(self.authorities.as_ref(), &self.clock)?),
+        };
         if let Route::Device(name) = route {
             builder = builder.interface(name);
         }
         Ok(builder.build()?)
     }
-}
 
-/// Sends a request and reads the whole answer.
-pub(crate) async fn exchange(request: RequestBuilder) -> Result<Reply, Failure> {
-    let response = request.send().await.map_err(|error| failure(&error))?;
-    read(response).await.map_err(Failure::Broken)
+    /// Sends a request and reads the whole answer.
+    pub(crate) async fn exchange(&self, request: RequestBuilder) -> Result<Reply, Failure> {
+        let response = request.send().await.map_err(|error| failure(&error))?;
+        let reply = read(response).await.map_err(Failure::Broken)?;
+        if let Some(Err(error)) = reply.date.map(|date| self.clock.hear(date)) {
+            tracing::warn!("what the server says of the time is of no use: {error:#}");
+        }
+        Ok(reply)
+    }
 }
 
 /// Only what failed before there was a connection (its TLS included) is certain not to have been sent.

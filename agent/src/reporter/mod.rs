@@ -3,6 +3,7 @@
 mod decode;
 mod http;
 mod names;
+mod tls;
 mod wire;
 
 use anyhow::Result;
@@ -15,8 +16,8 @@ use crate::units::SessionRef;
 
 pub use decode::{Expected, decode};
 pub(crate) use decode::{Problem, clipped, failure_handling, final_unit_action};
+pub(crate) use http::Failure;
 pub use http::{Connections, Http, HttpSettings, Reply, Route, use_ring};
-pub(crate) use http::{Failure, exchange};
 pub use names::KnownAddresses;
 pub use wire::{Identity, Interval, SealInput, as_retransmission, encode};
 
@@ -111,7 +112,7 @@ impl Reporter {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }
         drill::pass(Point::BeforeSend);
-        let reply = exchange(request).await?;
+        let reply = self.http.exchange(request).await?;
         drill::pass(Point::Replied);
         Ok((expected, reply))
     }

@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use uuid::Uuid;
 
+use crate::clock::Clock;
 use crate::quota::{MessageKey, Operation, Outcome};
 use crate::reporter::{Attempt, AttemptKind, Attempted, Connections, Http, HttpSettings, Reporter, Route};
 use crate::units::{ChargingId, InvocationSequenceNumber, SessionRef};
@@ -32,7 +33,7 @@ pub(crate) async fn request(stream: &mut TcpStream) -> String {
 
 pub(crate) fn http(port: u16, answer_timeout: Duration) -> Http {
     let url = format!("http://127.0.0.1:{port}/").parse().unwrap();
-    Http::new(HttpSettings { url, ..settings(answer_timeout) }).unwrap()
+    Http::new(HttpSettings { url, ..settings(answer_timeout) }, Clock::default()).unwrap()
 }
 
 fn settings(answer_timeout: Duration) -> HttpSettings {
@@ -128,8 +129,10 @@ async fn a_refused_connection_has_taken_nothing() {
 async fn a_handshake_that_fails_has_taken_nothing() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://127.0.0.1:{}/", listener.local_addr().unwrap().port()).parse().unwrap();
-    let reporter =
-        Reporter::new(Http::new(HttpSettings { url, ..settings(Duration::from_secs(30)) }).unwrap(), Uuid::nil());
+    let reporter = Reporter::new(
+        Http::new(HttpSettings { url, ..settings(Duration::from_secs(30)) }, Clock::default()).unwrap(),
+        Uuid::nil(),
+    );
     let serve = async {
         let (mut stream, _) = listener.accept().await.unwrap();
         let _ = stream.write_all(b"this is no TLS").await;
@@ -145,7 +148,8 @@ async fn a_connection_that_cannot_be_made_in_time_has_taken_nothing() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://127.0.0.1:{}/", listener.local_addr().unwrap().port()).parse().unwrap();
     let connect_timeout = Duration::from_millis(200);
-    let http = Http::new(HttpSettings { url, connect_timeout, ..settings(Duration::from_secs(30)) }).unwrap();
+    let http = Http::new(HttpSettings { url, connect_timeout, ..settings(Duration::from_secs(30)) }, Clock::default())
+        .unwrap();
     let attempted = attempt_by(&Reporter::new(http, Uuid::nil()), AttemptKind::First).await;
     assert!(not_taken(&attempted).1.contains("timed out"), "{attempted:?}");
 }
@@ -196,7 +200,7 @@ async fn a_server_that_charges_what_comes_again_gets_each_message_over_a_connect
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://127.0.0.1:{}/", listener.local_addr().unwrap().port()).parse().unwrap();
     let settings = HttpSettings { url, connections: Connections::Fresh, ..settings(Duration::from_secs(30)) };
-    let reporter = Reporter::new(Http::new(settings).unwrap(), Uuid::nil());
+    let reporter = Reporter::new(Http::new(settings, Clock::default()).unwrap(), Uuid::nil());
     for _ in 0..2 {
         let serve = async {
             let (mut stream, _) = listener.accept().await.unwrap();
@@ -291,7 +295,7 @@ async fn a_server_whose_name_nobody_resolves_any_more_is_reached_at_its_last_kno
     let address = listener.local_addr().unwrap();
     // RFC 6761: no resolver knows such a name.
     let url = format!("http://charging.invalid:{}/", address.port()).parse().unwrap();
-    let http = Http::new(HttpSettings { url, ..settings(Duration::from_secs(30)) }).unwrap();
+    let http = Http::new(HttpSettings { url, ..settings(Duration::from_secs(30)) }, Clock::default()).unwrap();
     http.addresses().learn(&[address]);
     http.addresses().learn(&[]);
     let serve = async {
