@@ -49,14 +49,23 @@ pub(crate) fn test(workspace: &Workspace, arguments: &[OsString]) -> anyhow::Res
 }
 
 fn tier_0(workspace: &Workspace, arguments: &[OsString]) -> anyhow::Result<bool> {
-    say("test: simulated schedules, then bugs planted in the core that they have to catch");
-    let simulated = sim::schedules(workspace, sim::IN_TESTS, 0)? == 0 && mutants::mutants(workspace)? == 0;
+    let simulated = simulated(workspace, arguments)?;
     if signals::received().is_some() {
         return Ok(simulated);
     }
     let mut command = workspace.cargo("test");
     command.args(["--workspace", "--exclude", "e2e", "--exclude", "agent-ebpf", "--no-fail-fast", "--"]);
     Ok(status(command.args(arguments))?.success() && simulated)
+}
+
+/// The simulator, unless it is tests of a certain name that are asked for.
+fn simulated(workspace: &Workspace, arguments: &[OsString]) -> anyhow::Result<bool> {
+    if arguments.iter().any(|argument| !argument.to_string_lossy().starts_with('-')) {
+        say("test: the simulator is not run: tests of a certain name are asked for");
+        return Ok(true);
+    }
+    say("test: simulated schedules, then bugs planted in the core that they have to catch");
+    Ok(sim::schedules(workspace, sim::IN_TESTS, 0)? == 0 && mutants::mutants(workspace)? == 0)
 }
 
 fn tiers_1_and_2(workspace: &Workspace, arguments: &[OsString]) -> anyhow::Result<bool> {

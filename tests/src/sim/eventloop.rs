@@ -8,7 +8,6 @@ use agent::units::BootInstant;
 use super::Broken;
 use super::chance::Chance;
 use super::kernel::MeterId;
-use super::ledger::Whereabouts;
 use super::network::Attempt;
 use super::tally::{kind_of, trigger};
 use super::world::{Agent, Station, World, subscriber};
@@ -305,32 +304,6 @@ impl World {
             self.tick()?;
         }
         self.now = end;
-        Ok(())
-    }
-
-    /// What an acknowledgement claims must be so.
-    fn check_commit(&self, batch: &[Record]) -> Result<(), Broken> {
-        for record in batch {
-            let Record::MessageAcknowledged { key, grant, .. } = record else { continue };
-            let sealed = self.ledger.message(*key)?;
-            let ceiling = sealed.message.reported.saturating_add(self.answering);
-            let absolute = grant.as_ref().is_none_or(|grant| grant.ceiling == ceiling);
-            hold!(
-                absolute,
-                "a ceiling is what was reported, and what was granted for that",
-                "{grant:?}, not {ceiling}"
-            );
-            for container in &sealed.containers {
-                let name = (key.session, container.number);
-                let current = Whereabouts::Acknowledged(self.server.generation);
-                let claimed = self.ledger.containers.get(&name).is_some_and(|closed| closed.whereabouts == current);
-                hold!(
-                    !claimed || self.server.has_booked(name),
-                    "only what the server has booked counts as acknowledged",
-                    "{name:?} of {key:?}"
-                );
-            }
-        }
         Ok(())
     }
 }

@@ -59,6 +59,7 @@ impl World {
             self.links[link].sim = self.links[link].sim.or_else(|| free.next());
             self.turn(link, Use::In)?;
         }
+        self.server.generous = true;
         self.tell_all(&Event::RouteUp)?;
         for sim in 0..self.setup.sims.len() {
             let held: u64 = self.server.allowance.values().sum();

@@ -2,7 +2,7 @@
 //!
 //! Nothing passes beyond the highest ceiling that was recorded when a gate was written. Containers join, never hold what the meter has not
 //! counted, and never change. A debit is the sum of the containers booked, each once; no more is debited than was bought, but for the
-//! graces that were opened, what was left in doubt, and the holds that the server itself has forgotten or let end. At the end the debit is what passed, less what
+//! graces that were opened, what was left in doubt, and the holds that the server itself has forgotten, taken back or let end. At the end the debit is what passed, less what
 //! was lost with maps beyond the last commit, and that is at most what was not committed at that moment, and what people were told.
 //!
 //! *A server restored from an older backup* has forgotten sessions, answers, purchases and debits. What it had acknowledged since the
@@ -13,8 +13,8 @@
 
 use std::collections::BTreeMap;
 
-use agent::quota::QuotaManagement;
-use agent::units::SubscriberIdentifier;
+use agent::quota::{Grant, MessageKey, Outcome, QuotaManagement, Record, Repetition};
+use agent::units::{Octets, SubscriberIdentifier};
 
 use super::Broken;
 use super::ledger::{Whereabouts, end_of};
@@ -31,6 +31,58 @@ impl World {
         if self.tally.total("steps").is_multiple_of(AUDIT) {
             self.check_debits()?;
         }
+        Ok(())
+    }
+
+    /// What is recorded of a message must be what came of it.
+    pub(super) fn check_commit(&self, batch: &[Record]) -> Result<(), Broken> {
+        for record in batch {
+            match record {
+                Record::MessageAcknowledged { key, grant, .. } => self.check_acknowledged(*key, grant.as_ref())?,
+                Record::MessageSetAside { key, .. } => {
+                    let refused = matches!(self.said, Outcome::Rejected { .. } | Outcome::ContextNotFound);
+                    hold!(refused, "only what the server refuses is set aside", "{key:?}: {:?}", self.said);
+                }
+                Record::MessageInDoubt { key, .. } => {
+                    let charges = self.setup.repetition == Repetition::Charged;
+                    hold!(charges, "what a server would recognise is not left in doubt", "{key:?}");
+                }
+                Record::SessionOpened(_)
+                | Record::ContainerClosed { .. }
+                | Record::MessageSealed { .. }
+                | Record::MessageNotTaken { .. }
+                | Record::MessageAttempted { .. }
+                | Record::Orphaned { .. }
+                | Record::GraceOpened { .. }
+                | Record::SessionClosing { .. }
+                | Record::SessionSettled { .. }
+                | Record::Aborted { .. }
+                | Record::Reauthorised { .. }
+                | Record::SessionClosed { .. }
+                | Record::Checkpoint { .. }
+                | Record::SliceSet { .. }
+                | Record::RestUncertain { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The server has said so, has booked it, and a grant counts from what was reported.
+    fn check_acknowledged(&self, key: MessageKey, grant: Option<&Grant>) -> Result<(), Broken> {
+        let Outcome::Answered(answer) = &self.said else {
+            return Err(Broken::new("only what is answered is acknowledged", format!("{key:?}: {:?}", self.said)));
+        };
+        let sealed = self.ledger.message(key)?;
+        let granted = answer.granted.as_ref().map_or(Octets::ZERO, |granted| granted.octets);
+        let ceiling = sealed.message.reported.saturating_add(granted);
+        let absolute = grant.is_none_or(|grant| grant.ceiling == ceiling);
+        hold!(absolute, "a ceiling is what was reported, and what was granted for that", "{grant:?}, not {ceiling}");
+        // Of older books nothing more can be said: they are gone.
+        let current = self.ledger.answering_books == self.server.generation;
+        let unbooked =
+            sealed.containers.iter().find(|container| !self.server.has_booked((key.session, container.number)));
+        let booked = !current || unbooked.is_none();
+        hold!(booked, "only what the server has booked counts as acknowledged", "{unbooked:?} of {key:?}");
         Ok(())
     }
 
@@ -101,6 +153,8 @@ impl World {
                 "every octet that passed is in a container once, but for what was lost with its maps",
                 "{meter:?}, in containers: {contained}, {contained_throttled}"
             );
+            let claimed = meter.end.is_none() && position.uncertain > 0;
+            hold!(!claimed, "nothing is uncertain of a meter that lives", "{meter:?}, told: {}", position.uncertain);
             hold!(
                 passed.0 - contained <= position.uncertain,
                 "what is lost is no more than people were told",

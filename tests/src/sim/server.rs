@@ -46,17 +46,27 @@ struct Books {
 pub(super) struct Server {
     seed: u64,
     repetition: Repetition,
+    /// Whether it grants what is asked for, if that is left; else next to nothing now and then.
+    pub(super) generous: bool,
     books: Books,
     backup: Option<Books>,
     /// How often older books took the place of newer ones.
     pub(super) generation: u32,
-    /// Octets that may be used beyond what was bought, because holds were forgotten or ended before the usage was told.
+    /// Octets that may be used beyond what was bought, because holds were forgotten, ended or taken back before the usage was told.
     pub(super) allowance: BTreeMap<SubscriberIdentifier, u64>,
 }
 
 impl Server {
     pub(super) fn new(seed: u64, repetition: Repetition) -> Self {
-        Self { seed, repetition, books: Books::default(), backup: None, generation: 0, allowance: BTreeMap::new() }
+        Self {
+            seed,
+            repetition,
+            generous: false,
+            books: Books::default(),
+            backup: None,
+            generation: 0,
+            allowance: BTreeMap::new(),
+        }
     }
 
     pub(super) fn buy(&mut self, subscriber: &SubscriberIdentifier, octets: u64) {
@@ -203,13 +213,17 @@ impl Server {
         let account = self.account(subscriber);
         let left = account.bought.saturating_sub(account.debited).saturating_sub(held);
         // Some grant next to nothing, or for next to no time.
-        let most = if chance.one_in(20) { chance.pick(&[1, 1_000, 20_000]) } else { u64::MAX };
+        let most = if chance.one_in(20) && !self.generous { chance.pick(&[1, 1_000, 20_000]) } else { u64::MAX };
         let octets = asked.get().min(left).min(most);
         let validity = [None, Some(Duration::from_secs(30)), Some(Duration::from_mins(5))];
-        let brief = chance.one_in(20).then_some(Duration::from_secs(1));
+        let brief = (chance.one_in(20) && !self.generous).then_some(Duration::from_secs(1));
         let validity = brief.or(chance.pick(&validity)).filter(|_| octets > 0);
         let expires = validity.map(|validity| time + validity * 2);
-        self.books.sessions.insert(session, Hold { subscriber: subscriber.clone(), octets, expires });
+        let now_held = Hold { subscriber: subscriber.clone(), octets, expires };
+        if let Some(before) = self.books.sessions.insert(session, now_held) {
+            // What is taken back may be used already, and not yet told.
+            *self.allowance.entry(subscriber.clone()).or_default() += before.octets.saturating_sub(octets);
+        }
         let threshold = [None, None, Some(Octets::new(octets / 4)), Some(Octets::new(octets))];
         GrantedUnit {
             result: if octets == 0 { ResultCode::QuotaLimitReached } else { ResultCode::Success },

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use agent::quota::{Event, Outcome, Repetition};
-use agent::units::{BootInstant, Octets, SubscriberIdentifier};
+use agent::units::{BootInstant, SubscriberIdentifier};
 
 use super::Broken;
 use super::chance::index;
@@ -159,13 +159,7 @@ impl World {
     pub(super) fn deliver(&mut self, reply: Reply) -> Result<(), Halt> {
         self.tally.count("outcomes", super::tally::outcome(&reply.outcome));
         self.ledger.answering_books = reply.books;
-        self.answering = match &reply.outcome {
-            Outcome::Answered(answer) => answer.granted.as_ref().map_or(Octets::ZERO, |granted| granted.octets),
-            Outcome::ContextNotFound
-            | Outcome::Rejected { .. }
-            | Outcome::NotTaken { .. }
-            | Outcome::Unanswered { .. } => Octets::ZERO,
-        };
+        self.said = reply.outcome.clone();
         let (key, attempt) = (reply.sealed.key, reply.to.number);
         self.tell(reply.to.station, Event::Answer { key, attempt, outcome: reply.outcome })
     }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use agent::quota::{Quota, Terms};
-use agent::units::{BootInstant, Octets, SubscriberIdentifier};
+use agent::quota::{Outcome, Quota, Terms};
+use agent::units::{BootInstant, SubscriberIdentifier};
 
 use super::chance::{index, mix};
 use super::draw::Sight;
@@ -60,8 +60,8 @@ pub(super) struct World {
     pub(super) server: Server,
     pub(super) network: Network,
     pub(super) agent: Option<Agent>,
-    /// What the answer in hand grants.
-    pub(super) answering: Octets,
+    /// What the reply in hand says.
+    pub(super) said: Outcome,
     /// How often the terms of each SIM have changed.
     pub(super) plans: Vec<u64>,
     /// How often the agent has started.
@@ -94,7 +94,7 @@ impl World {
             server,
             network: Network::new(),
             agent: None,
-            answering: Octets::ZERO,
+            said: Outcome::ContextNotFound,
             plans: vec![0; setup.sims.len()],
             lives: 0,
             crash_in: None,
