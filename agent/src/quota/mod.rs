@@ -71,6 +71,8 @@ pub struct Quota {
     reopen_at: Option<BootInstant>,
     /// Sessions in a row that came to nothing.
     in_vain: u32,
+    /// What sessions of a subscriber had used of the grace that ended in doubt, and when it ends; until the server answers.
+    doubted_grace: Option<(SubscriberIdentifier, Octets, BootInstant)>,
     settling: bool,
 }
 
@@ -94,6 +96,7 @@ impl Quota {
             aborted: BTreeSet::new(),
             reopen_at: None,
             in_vain: 0,
+            doubted_grace: None,
             settling: false,
         }
     }
@@ -328,6 +331,7 @@ impl Quota {
         let mut out = Vec::new();
         if matches!(outcome, Outcome::Answered(_)) {
             self.in_vain = 0;
+            self.doubted_grace = None;
         }
         let fate = self.sessions[index].answered(key, attempt, outcome, now, &mut self.jitter, &mut out);
         self.queue.extend(out);
@@ -355,9 +359,13 @@ impl Quota {
         let subscriber = &self.sessions[index].opening.subscriber;
         let others = self.sessions.iter().enumerate().filter(|(other, _)| *other != index).map(|(_, session)| session);
         let graces = others.filter(|other| other.opening.subscriber == *subscriber).filter_map(Session::grace_used);
-        graces.fold((Octets::ZERO, None), |(spent, ends), (octets, until)| {
-            (spent.saturating_add(octets), Some(ends.map_or(until, |ends: BootInstant| ends.min(until))))
-        })
+        let doubted = self.doubted_grace.iter().filter(|(whose, ..)| whose == subscriber);
+        graces.chain(doubted.map(|(_, octets, until)| (*octets, *until))).fold(
+            (Octets::ZERO, None),
+            |(spent, ends), (octets, until)| {
+                (spent.saturating_add(octets), Some(ends.map_or(until, |ends: BootInstant| ends.min(until))))
+            },
+        )
     }
 
     fn meet_fate(&mut self, index: usize, fate: Fate, now: BootInstant) {
@@ -365,6 +373,7 @@ impl Quota {
             Fate::Lives => {}
             Fate::Ended => {
                 self.rest_if_idle(index);
+                self.keep_doubted_grace(index);
                 let ended = self.sessions.remove(index);
                 let same = |session: &&mut Session| session.opening.subscriber == ended.opening.subscriber;
                 self.sessions.iter_mut().filter(same).for_each(Session::ask_if_exhausted);
@@ -372,6 +381,18 @@ impl Quota {
             Fate::Refused => self.reopen_later(REOPEN, now),
             Fate::Doubted => self.reopen_later(REOPEN_DOUBTED, now),
         }
+    }
+
+    /// A session that ends in doubt ends without an answer: the grace it had is still the same for the next one.
+    fn keep_doubted_grace(&mut self, index: usize) {
+        let ended = &self.sessions[index];
+        let Some((octets, until)) = ended.grace_used().filter(|_| ended.is_in_doubt()) else { return };
+        let subscriber = ended.opening.subscriber.clone();
+        let before = self.doubted_grace.take().filter(|(whose, ..)| *whose == subscriber);
+        self.doubted_grace = Some(match before {
+            Some((_, spent, ends)) => (subscriber, spent.saturating_add(octets), ends.min(until)),
+            None => (subscriber, octets, until),
+        });
     }
 
     /// Waits with the next session, longer each time.

@@ -24,6 +24,11 @@ impl Session {
         self.outbox.is_none() && self.doubt.hold_until.is_none()
     }
 
+    /// True while the server owes it an answer that will never come.
+    pub(in crate::quota) const fn is_in_doubt(&self) -> bool {
+        self.doubt.since.is_some()
+    }
+
     /// Waits with the next message, longer each time.
     pub(super) fn hold_back(&mut self, retry_after: Option<Duration>, now: BootInstant, jitter: &mut Jitter) {
         self.doubt.in_a_row = self.doubt.in_a_row.saturating_add(1);

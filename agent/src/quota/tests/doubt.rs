@@ -238,3 +238,28 @@ fn an_acknowledgement_ends_the_waiting() {
     assert!(hand.now <= before.plus(Duration::from_secs(1)), "as after the first failure");
     hand.answer(acknowledged());
 }
+
+#[test]
+fn a_session_that_is_given_up_takes_its_part_of_the_grace_with_it() {
+    let mut hand = Hand::new();
+    hand.usable(Terms { failure_handling: crate::quota::FailureHandling::Continue, ..foreign() });
+    let mut highest = Octets::ZERO;
+    for _ in 0..5 {
+        // A create that times out, and under the grace as much as the gate lets pass.
+        let commands = hand.wait(20_000);
+        highest = highest.max(gate(&commands).map_or(Octets::ZERO, |gate| gate.ceiling));
+        hand.read(passed(highest.get()));
+        hand.answer(unanswered());
+        while sealed_maybe(&hand.wait_for_message(Duration::from_mins(20)))
+            .is_none_or(|m| m.operation != Operation::Create)
+        {
+            hand.answer(unanswered());
+        }
+    }
+    assert_eq!(highest, terms().offline_grace.octets, "one grace, however many sessions are given up meanwhile");
+    // An answer makes it whole again.
+    hand.answer(answered(granted(1_000_000)));
+    hand.read(passed(highest.get() + 1_000_000));
+    let commands = hand.wait(20_000);
+    assert_eq!(gate(&commands).map(|gate| gate.ceiling), Some(Octets::new(2 * 50_000 + 1_000_000)));
+}
