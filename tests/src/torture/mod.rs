@@ -54,6 +54,7 @@ pub fn run(options: &Options) -> Result<()> {
         "it makes network namespaces and loads BPF programs, which needs root: run `cargo xtask torture`"
     );
     process::keep_logs_silent();
+    progress::heed_interrupts();
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..));
     say(&format!("torture: seed {seed}, {} min of blows, then the reckoning", options.minutes));
     let lasts = Duration::from_secs(u64::from(options.minutes) * 60);
@@ -69,6 +70,7 @@ pub fn torture(seed: u64, lasts: Duration) -> Result<()> {
     say(&format!("torture: {}", setting.words()));
     let mut stage = Stage::build(setting.clone(), random.fork(), lasts + AFTERWARDS)?;
     let outcome = play(&mut stage, Plan::new(random), lasts);
+    progress::stay_if_interrupted();
     let mut report = Report::new(seed, (now() - begin).as_secs(), setting, &stage.tally);
     report.read_logs(stage.world.workdir.path());
     match outcome {

@@ -1,9 +1,11 @@
 //! How far the run has come: one line that is written over on a terminal, now and then a plain line elsewhere.
 
 use std::io::{IsTerminal as _, Write as _, stdout};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::tally::Tally;
+use crate::cleanup;
 use crate::clock::Deadline;
 use crate::words::about;
 
@@ -62,8 +64,26 @@ pub(super) fn say(text: &str) {
     write(&format!("{text}\n"));
 }
 
+/// Whether this process was told to end.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// From an interrupt on nothing is said any more, while everything is being removed.
+pub(super) fn heed_interrupts() {
+    cleanup::before_interrupt_exit(|| INTERRUPTED.store(true, Ordering::SeqCst));
+}
+
+/// Once told to end, stays here until the end: what went wrong since then is the interrupt's doing.
+pub(super) fn stay_if_interrupted() {
+    while INTERRUPTED.load(Ordering::SeqCst) {
+        std::thread::park();
+    }
+}
+
 /// To standard output, at once. A reader that went away (`| head`) is no error of the run.
 fn write(text: &str) {
+    if INTERRUPTED.load(Ordering::SeqCst) {
+        return;
+    }
     let _ = stdout().write_all(text.as_bytes());
     let _ = stdout().flush();
 }

@@ -18,6 +18,8 @@ use crate::reconciliation::Reconciliation;
 pub(super) struct Report {
     pub(super) seed: u64,
     pub(super) seconds: u64,
+    /// The world in one line, and what its packages were sold as.
+    pub(super) world: String,
     pub(super) setting: Setting,
     pub(super) blows: BTreeMap<&'static str, u64>,
     pub(super) agent_kills: u64,
@@ -44,6 +46,7 @@ impl Report {
         Self {
             seed,
             seconds,
+            world: setting.words(),
             setting,
             blows: tally.blows.clone(),
             agent_kills: tally.agent_kills,
