@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use e2e::disk::Disk;
 use e2e::eventually::eventually;
-use e2e::scenario::{Books, Plot, SOON, World, chunked, meanwhile};
+use e2e::scenario::{Books, Plot, SOON, World, chunked, iccid, meanwhile};
 use e2e::topology::HOST_V4;
 use e2e::traffic::{Datagrams, Flow, udp};
 use nix::mount::{MsFlags, mount};
@@ -100,6 +100,49 @@ fn a_full_disk_stops_grants_and_not_the_agent_and_nothing_is_lost() -> Result<()
     assert_eq!(pid(&world), agent, "it was not started again");
     assert_eq!(world.status()?["ledger_trouble"], serde_json::Value::Null);
     is_settled_to_the_octet(&mut world, books)
+}
+
+#[test]
+fn links_that_came_and_went_before_the_disk_was_full_are_paid_once() -> Result<()> {
+    let mut plot = apart(1 << 20).and(chunked(PLENTY, 1 << 20));
+    plot.links = vec![
+        format!("name = \"wan0\"\niccid = \"{}\"", iccid(0)),
+        format!("name = \"usb*\"\nslot = \"usb\"\niccid = \"{}\"", iccid(1)),
+    ];
+    let mut world = World::build(&plot)?;
+    world.workdir.mount_memory("state", 2 << 20)?;
+    starts(&mut world)?;
+    // Each takes the place of one that has nothing more to drain.
+    for name in ["usb0", "usb1"] {
+        world
+            .topology
+            .gateway
+            .ip_batch(&format!("link add {name} type veth peer name p{name}\nlink set {name} up\n"))?;
+        eventually("the new link to have units", PATIENCE, || {
+            let status = world.link_status(name)?;
+            ensure!(status["state"] == "active", "{status}");
+            Ok(())
+        })?;
+        if name == "usb0" {
+            world.topology.gateway.ip("link del usb0")?;
+            eventually("the link to be forgotten", PATIENCE, || {
+                ensure!(world.link_status("usb0").is_err(), "still there");
+                Ok(())
+            })?;
+        }
+    }
+    let books = Books::open(&world, 0)?;
+    let flow = stream(&world, 600_000)?;
+    flow.carries(300_000, SOON)?;
+    let filler = ledger(&world).with_file_name("filler");
+    fs::write(&filler, vec![1_u8; 4 << 20]).expect_err("more than there is room for");
+    says(&mut world, "the ledger cannot be written: no space left")?;
+    fs::remove_file(&filler)?;
+    says(&mut world, "the ledger can be written")?;
+    flow.carries(300_000, PATIENCE)?;
+    flow.stop()?;
+    is_settled_to_the_octet(&mut world, books)?;
+    world.account(1)?.is_settled()
 }
 
 #[test]

@@ -105,3 +105,29 @@ fn a_meter_that_somebody_takes_off_is_noticed_and_attached_again_and_the_gap_is_
     ensure!((passed..passed + 20_000).contains(&debited), "{passed} passed, {debited} debited");
     Ok(())
 }
+
+#[test]
+fn a_meter_that_could_not_be_attached_is_tried_again_by_itself() -> Result<()> {
+    let mut world = World::build(&Plot::of(chunked(PLENTY, 2 << 20)))?;
+    // Another file system lies over the one for pins.
+    world.workdir.mount_memory("bpf", 1 << 20)?;
+    world.start_agent(&[])?;
+    let agent = &mut world.agent.as_mut().context("an agent")?.actor;
+    agent.wait_for_line("is not on a BPF file system", SOON)?;
+    says(&world, "the meter could not be attached")?;
+    // Nothing happens to any link; the file system is there now.
+    world.workdir.cover_bpffs()?;
+    world.reaches(0, &["active"])?;
+    assert!(prefix(&world, "wan0")? > 0, "the agent itself has asked for its SIM meanwhile");
+    world.stop_agent()?;
+    world.account(0)?.is_settled()
+}
+
+/// Waits until the status of the link says this.
+fn says(world: &World, words: &str) -> Result<()> {
+    eventually(&format!("the status to say {words:?}"), SOON, || {
+        let status = world.link_status("wan0")?;
+        ensure!(status["explanation"].as_str().is_some_and(|text| text.contains(words)), "{status}");
+        Ok(())
+    })
+}

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::Agent;
 use super::rename::adopt_renamed_pins;
@@ -46,7 +46,11 @@ impl Agent {
         let mut rest = stored;
         for index in 0..self.stations.len() {
             let station = &self.stations[index];
-            let Some(name) = station.name.clone() else { continue };
+            let Some(name) = station.name.clone() else {
+                // What it was draining is among the rest.
+                self.stations[index].quota = self.core(PAST_SESSIONS, Vec::new(), self.default_terms(), None)?;
+                continue;
+            };
             let meter = station.epoch(&self.boot).zip(station.read()?);
             let belongs = |epoch: &Epoch| meter.as_ref().is_some_and(|(own, _)| own == epoch);
             let (own, others) = rest.into_iter().partition(|session| belongs(&session.opening.epoch));
@@ -57,8 +61,11 @@ impl Agent {
             self.stations[index].in_use = false;
         }
         let core = self.core(PAST_SESSIONS, rest, self.default_terms(), None)?;
-        let past = self.stations.iter_mut().find(|station| station.name.is_none());
-        past.context("there is nowhere to drain past sessions")?.quota = core;
+        match self.stations.iter_mut().find(|station| station.name.is_none()) {
+            Some(past) => past.quota = core,
+            // Its place was given to a link when it had nothing more to drain.
+            None => self.stations.push(Station::new(None, None, core)),
+        }
         // What was found to be lost is recorded before anything else happens.
         (0..self.stations.len()).try_for_each(|station| self.carry_out(station))
     }
