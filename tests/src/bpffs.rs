@@ -56,6 +56,17 @@ impl Workdir {
         Ok(point)
     }
 
+    /// Unmounts it, pins and all.
+    pub fn unmount_bpffs(&mut self) {
+        self.mount = None;
+    }
+
+    /// Mounts an empty one where it was unmounted.
+    pub fn mount_bpffs_again(&mut self) -> Result<()> {
+        self.mount = Some(mount_bpffs(&self.bpf())?);
+        Ok(())
+    }
+
     /// Mounts another, empty one over it: what was pinned is out of sight.
     pub fn cover_bpffs(&mut self) -> Result<()> {
         let cover = mount_bpffs(&self.bpf())?;

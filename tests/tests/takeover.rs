@@ -194,6 +194,26 @@ fn pins_that_go_out_of_sight_under_a_running_agent_are_noticed_and_made_anew() -
     is_two_sessions(&mut world, books)
 }
 
+/// Pins are what holds a meter when the agent is gone; while it lives it holds the meter itself.
+#[test]
+fn a_link_whose_pins_are_unmounted_stays_metered_and_is_pinned_again_when_that_is_possible() -> Result<()> {
+    let mut world = World::online(&plot())?;
+    let mut books = Books::open(&world, 0)?;
+    let flow = stream(&world)?;
+    flow.carries(CHUNK, SOON)?;
+    books.keep_meter(&world)?;
+    let before = only_meter(&world)?;
+    world.workdir.unmount_bpffs();
+    world.agent.as_mut().context("an agent")?.actor.wait_for_line("type: mount -t bpf bpf", PATIENCE)?;
+    flow.carries(2 * CHUNK, SOON)?;
+    assert_eq!(only_meter(&world)?, before, "counted, and renewed, without a pin");
+    world.workdir.mount_bpffs_again()?;
+    eventually("pins in the new file system", PATIENCE, || world.datapath("wan0").map(drop))?;
+    flow.carries(CHUNK, SOON)?;
+    flow.stop()?;
+    is_two_sessions(&mut world, books)
+}
+
 #[test]
 fn damaged_pins_are_taken_over_and_what_they_counted_is_billed() -> Result<()> {
     let mut world = World::online(&plot())?;

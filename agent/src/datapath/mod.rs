@@ -24,7 +24,7 @@ pub use self::{
     load::{LoadSpec, Loaded, Origin, load_and_pin, make_pin_root, spawn_loader},
     maps::{Hints, KernelLog, Pins},
     retire::{Retired, has_older_layout, pinned_links, refuse_newer_layout, retire_without_link, retired},
-    survey::{Meter, meters_on},
+    survey::{Meter, counters_of, meters_on},
 };
 use self::{
     attach::{get_pinned, link_info, link_state},

@@ -39,7 +39,7 @@ pub fn meters_on(interface: &str) -> Result<Vec<Meter>> {
                     let both = [counters.uplink, counters.downlink];
                     both.iter().any(|way| way.passed.octets + way.throttled.octets > 0)
                 };
-                let has_passed = read_counters_of(epoch_id).map_or(true, passed);
+                let has_passed = counters_of(epoch_id).map_or(true, passed);
                 Meter { epoch_id, programs: Vec::new(), has_passed }
             });
             meter.programs.push((direction, program.id()));
@@ -78,6 +78,7 @@ fn map_of(program: &ProgramInfo, name: &str) -> Result<Option<MapInfo>> {
     Ok(maps.into_iter().find(|map| map.name_as_str() == Some(name)))
 }
 
-fn read_counters_of(map_id: u32) -> Result<agent_common::Counters> {
-    read_counters(MapData::from_id(map_id).context("opening a map of counters by its number")?)
+/// What the meter of this epoch has counted, wherever it is pinned or held.
+pub fn counters_of(epoch_id: u32) -> Result<agent_common::Counters> {
+    read_counters(MapData::from_id(epoch_id).context("opening a map of counters by its number")?)
 }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use agent::datapath::Datapath;
+use agent::datapath::counters_of;
 use agent_common::{Counters, DirectionCounters, Tally};
 use anyhow::{Context as _, Result, ensure};
+use aya::maps::MapData;
 
 use super::World;
 use crate::Direction::{Downlink, Uplink};
@@ -21,8 +22,8 @@ pub struct Books {
     capture: Capture,
     wire: Totals,
     kernel: Counters,
-    /// Meters that were replaced since.
-    replaced: Vec<Datapath>,
+    /// Epochs of meters that were replaced since, and their counters, which live as long as somebody has them open.
+    replaced: Vec<(u32, MapData)>,
 }
 
 /// What has crossed since then, by the capture: IP octets of every class.
@@ -83,15 +84,16 @@ impl Books {
 
     /// Keeps the meter that the link has now: it is about to be replaced, and its counts go on belonging to these books.
     pub fn keep_meter(&mut self, world: &World) -> Result<()> {
-        self.replaced.push(world.datapath(&world.topology.uplinks[self.link].near)?);
+        let epoch_id = world.datapath(&world.topology.uplinks[self.link].near)?.epoch_id();
+        self.replaced.push((epoch_id, MapData::from_id(epoch_id)?));
         Ok(())
     }
 
     /// What all meters of the link have counted, from the beginning of each.
     pub fn kernel(&self, world: &World) -> Result<Counters> {
         let present = world.datapath(&world.topology.uplinks[self.link].near)?;
-        let earlier = self.replaced.iter().filter(|meter| meter.epoch_id() != present.epoch_id());
-        earlier.map(Datapath::read).try_fold(present.read()?, |all, meter| Ok(sum(&all, &meter?)))
+        let earlier = self.replaced.iter().map(|(epoch_id, _)| *epoch_id).filter(|epoch| *epoch != present.epoch_id());
+        earlier.map(counters_of).try_fold(present.read()?, |all, meter| Ok(sum(&all, &meter?)))
     }
 
     /// What was seen on the wire, the time before the books were opened included.
