@@ -32,7 +32,12 @@ pub(super) fn draw(setup: &Setup, sight: Sight, chance: &mut Chance) -> Step {
         return Step::PowerCut;
     }
     if chance.one_in(moods.crash) {
-        return if chance.one_in(4) { Step::Kill } else { Step::Crash { after: chance.between(0, 12) } };
+        let after = chance.between(0, 12);
+        return match chance.draw() % 8 {
+            0 | 1 => Step::Kill,
+            2 => Step::DiskFull { after },
+            _ => Step::Crash { after },
+        };
     }
     if sight.unattached && sight.alive && chance.one_in(3) {
         return Step::Attach { link };

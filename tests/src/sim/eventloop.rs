@@ -21,6 +21,8 @@ const ROUNDS: u32 = 3;
 pub(super) enum Halt {
     /// It died.
     Died,
+    /// A commit failed for want of storage: its cores are ahead of the ledger.
+    Suspended,
     /// It broke an invariant.
     Broken(Broken),
 }
@@ -38,6 +40,7 @@ impl World {
             self.die();
         }
         self.lives += 1;
+        self.cores += 1;
         let mut stored = self.ledger.restore();
         let mut stations = Vec::new();
         for link in 0..self.links.len() {
@@ -49,6 +52,28 @@ impl World {
         stations.push(Station { quota: past, meter: None, pending: false, in_use: None });
         self.agent = Some(Agent { stations, settling: false });
         (0..=self.links.len()).try_for_each(|station| self.carry_out(station))
+    }
+
+    /// The ledger could not be written, and can be again: every core is made anew from it and from the meter in hand, as by a
+    /// restart. Only what is under way still comes to something.
+    pub(super) fn begin_anew(&mut self) -> Result<(), Halt> {
+        if self.agent.as_ref().is_none_or(|agent| agent.settling) {
+            return Err(Halt::Died);
+        }
+        self.cores += 1;
+        self.now = self.now.plus(Duration::from_secs(1));
+        let mut stored = self.ledger.restore();
+        for station in 0..=self.links.len() {
+            let meter = self.station(station).and_then(|of| of.meter);
+            let meter = meter.filter(|id| self.kernel.meters[*id].end.is_none());
+            let quota = self.restore(station, meter, &mut stored);
+            if let Some(of) = self.station(station) {
+                (of.quota, of.meter, of.in_use) = (quota, meter, None);
+            }
+        }
+        (0..=self.links.len()).try_for_each(|station| self.carry_out(station))?;
+        (0..self.links.len()).try_for_each(|link| self.tell_metered(link))?;
+        (0..self.links.len()).try_for_each(|link| self.use_link(link))
     }
 
     /// The core of one station takes up the sessions that its meter counts for; the last station takes the rest.
@@ -117,6 +142,16 @@ impl World {
         let Some(last) = batch.last() else { return Ok(()) };
         let kind = kind_of(last);
         self.crash_point("before the commit of", kind)?;
+        match &mut self.full_in {
+            Some(0) => {
+                self.full_in = None;
+                self.note(|| format!("the disk is full at the commit of {kind}"));
+                self.tally.count_crash("disk full at the commit of", kind);
+                return Err(Halt::Suspended);
+            }
+            Some(commits) => *commits -= 1,
+            None => {}
+        }
         for record in batch.iter() {
             self.tally.count("records", kind_of(record));
             if let Record::ContainerClosed { container, .. } = record {
@@ -219,11 +254,7 @@ impl World {
         if let Some(gone) = gone {
             self.lose_meter(gone);
         }
-        if let Some(id) = id {
-            let (epoch, reading) = (self.kernel.meters[id].epoch.clone(), self.read_meter(id));
-            let control_reserve = self.default_reserve();
-            self.tell(link, Event::Metered { epoch, reading, control_reserve })?;
-        }
+        self.tell_metered(link)?;
         if let Some(end) = gone.and_then(|gone| self.kernel.meters[gone].end.as_mut()) {
             // The agent has lived to write down all that it was told.
             end.at_most = end.at_least;
@@ -231,8 +262,12 @@ impl World {
         self.use_link(link)
     }
 
-    fn default_reserve(&self) -> agent::units::Octets {
-        self.terms(0).control_reserve
+    /// Tells the core which meter it has.
+    fn tell_metered(&mut self, link: usize) -> Result<(), Halt> {
+        let Some(id) = self.station(link).and_then(|station| station.meter) else { return Ok(()) };
+        let (epoch, reading) = (self.kernel.meters[id].epoch.clone(), self.read_meter(id));
+        let control_reserve = self.terms(0).control_reserve;
+        self.tell(link, Event::Metered { epoch, reading, control_reserve })
     }
 
     /// Tells the core when the link comes into use, goes out of use, or has another SIM.

@@ -29,7 +29,7 @@ impl World {
             match self.bring_to_an_end() {
                 Ok(()) => return self.check_balance(),
                 Err(Halt::Broken(broken)) => return Err(broken),
-                Err(Halt::Died) => self.die(),
+                Err(Halt::Died | Halt::Suspended) => self.die(),
             }
         }
         Err(Broken::new("an agent that nothing harms does not die", String::new()))
@@ -37,7 +37,7 @@ impl World {
 
     fn bring_to_an_end(&mut self) -> Result<(), Halt> {
         self.quiet = true;
-        self.crash_in = None;
+        (self.crash_in, self.full_in) = (None, None);
         self.network.ways = self.setup.ways_in_the_end;
         if self.agent.as_ref().is_none_or(|agent| agent.settling) {
             self.start()?;

@@ -132,6 +132,7 @@ fn smaller(step: Step) -> Vec<Step> {
         Step::Crash { after } => {
             [Step::Kill].into_iter().chain(numbers(after).map(|after| Step::Crash { after })).collect()
         }
+        Step::DiskFull { after } => numbers(after).map(|after| Step::DiskFull { after }).collect(),
         Step::Control { .. }
         | Step::Timer
         | Step::Busy { .. }

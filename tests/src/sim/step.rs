@@ -142,6 +142,11 @@ pub enum Step {
         /// How many points it survives.
         after: u64,
     },
+    /// The disk is full at the nth commit from here, and a second later it is not.
+    DiskFull {
+        /// How many commits come through.
+        after: u64,
+    },
     /// The agent dies.
     Kill,
     /// The agent starts.
@@ -204,7 +209,7 @@ pub enum Step {
 }
 
 /// Every kind of step, as [`Step::kind`] says it.
-pub(super) const KINDS: [&str; 40] = [
+pub(super) const KINDS: [&str; 41] = [
     "packets",
     "control traffic",
     "timer",
@@ -230,6 +235,7 @@ pub(super) const KINDS: [&str; 40] = [
     "backup",
     "backup restored",
     "crash",
+    "disk full",
     "kill",
     "start",
     "stop, keep",
@@ -277,6 +283,7 @@ impl Step {
             Self::BackUp => "backup",
             Self::RestoreBackup => "backup restored",
             Self::Crash { .. } => "crash",
+            Self::DiskFull { .. } => "disk full",
             Self::Kill => "kill",
             Self::Start => "start",
             Self::Keep => "stop, keep",
@@ -330,6 +337,7 @@ impl fmt::Display for Step {
             Self::BackUp => f.write_str("the server's books are backed up"),
             Self::RestoreBackup => f.write_str("the server's books are those of the last backup"),
             Self::Crash { after } => write!(f, "the agent will die at crash point {after} from here"),
+            Self::DiskFull { after } => write!(f, "the disk will be full at commit {after} from here"),
             Self::Kill => f.write_str("the agent dies"),
             Self::Start => f.write_str("the agent starts"),
             Self::Keep => f.write_str("the agent stops, its sessions go on"),

@@ -18,9 +18,13 @@ impl World {
     pub(super) fn play(&mut self, step: &Step) -> Result<(), Broken> {
         self.note(|| step.to_string());
         self.tally.count("steps", step.kind());
-        match self.strike(step) {
+        let struck = match self.strike(step) {
+            Err(Halt::Suspended) => self.begin_anew(),
+            struck => struck,
+        };
+        match struck {
             Ok(()) => {}
-            Err(Halt::Died) => self.die(),
+            Err(Halt::Died | Halt::Suspended) => self.die(),
             Err(Halt::Broken(broken)) => return Err(broken),
         }
         self.observe();
@@ -83,6 +87,7 @@ impl World {
             Step::BackUp => self.server.back_up(),
             Step::RestoreBackup => self.server.restore_backup(),
             Step::Crash { after } => self.crash_in = self.agent.as_ref().map(|_| after),
+            Step::DiskFull { after } => self.full_in = self.agent.as_ref().map(|_| after),
             Step::Kill => return Err(Halt::Died),
             Step::Start => return self.start(),
             Step::Keep => return self.keep(),

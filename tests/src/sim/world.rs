@@ -68,6 +68,10 @@ pub(super) struct World {
     pub(super) lives: u64,
     /// Crash points until the agent dies.
     pub(super) crash_in: Option<u64>,
+    /// Commits until one fails.
+    pub(super) full_in: Option<u64>,
+    /// How often cores were made.
+    pub(super) cores: u64,
     /// Everything works from here on.
     pub(super) quiet: bool,
     pub(super) tally: Tally,
@@ -98,6 +102,8 @@ impl World {
             plans: vec![0; setup.sims.len()],
             lives: 0,
             crash_in: None,
+            full_in: None,
+            cores: 0,
             quiet: false,
             tally: Tally::default(),
             trace: None,
@@ -135,9 +141,9 @@ impl World {
         self.package(sim).terms(self.setup.repetition, self.lives + self.plans[sim])
     }
 
-    /// A seed that no other life and no other station has.
+    /// A seed that no other core has.
     pub(super) const fn seed(&self, station: u64) -> u64 {
-        mix(self.setup.seed, mix(self.lives, station))
+        mix(self.setup.seed, mix(self.cores, station))
     }
 
     pub(super) fn note(&mut self, line: impl FnOnce() -> String) {
@@ -167,7 +173,7 @@ impl World {
     /// The agent is no more, and with it all that it had not committed. Pinned meters go on; one that only the agent still held does not.
     pub(super) fn die(&mut self) {
         let Some(agent) = self.agent.take() else { return };
-        self.crash_in = None;
+        (self.crash_in, self.full_in) = (None, None);
         self.network.hang_up();
         for id in agent.stations.iter().filter_map(|station| station.meter) {
             if self.links.iter().all(|link| link.pinned != Some(id)) {
