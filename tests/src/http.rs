@@ -22,7 +22,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client in `namespace` for `base`, such as `http://192.0.2.1:8080`.
+    /// A client in `namespace` for `base`, such as `http://192.0.2.1:8080`. With an empty token it sends none.
     #[must_use]
     pub fn new(namespace: &Namespace, base: &str, token: &str) -> Self {
         Self {
@@ -69,7 +69,10 @@ impl Client {
             if let Some(authority) = &self.authority {
                 builder = builder.tls_certs_only([reqwest::Certificate::from_pem(authority.as_bytes())?]);
             }
-            let mut request = builder.build()?.request(method, &url).bearer_auth(&self.token);
+            let mut request = builder.build()?.request(method, &url);
+            if !self.token.is_empty() {
+                request = request.bearer_auth(&self.token);
+            }
             if let Some(body) = body {
                 request = request.json(body);
             }

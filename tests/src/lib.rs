@@ -1,5 +1,6 @@
 //! Namespaces, captures, traffic and actors: what the scenarios and the demo are built on.
 
+pub mod backlog;
 pub mod bpffs;
 pub mod capture;
 pub mod cleanup;

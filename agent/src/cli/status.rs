@@ -60,6 +60,12 @@ pub fn render(status: &Status) -> String {
         let sum = octets(status.in_doubt_octets);
         let _ = writeln!(text, "IN DOUBT, sent once without an answer and not again: {sum}");
     }
+    if let Some(draining) = &status.draining {
+        let acknowledged = draining.total_containers.saturating_sub(draining.left_containers);
+        let left = draining.seconds_left.map_or_else(|| "not moving".to_owned(), |s| format!("about {s} s left"));
+        let _ =
+            writeln!(text, "draining: {acknowledged} of {} containers acknowledged, {left}", draining.total_containers);
+    }
     if let Some(trouble) = &status.ledger_trouble {
         let _ = writeln!(text, "{}; nothing more is granted until it can", trouble.replace("cannot", "CANNOT"));
     }

@@ -5,6 +5,7 @@ mod carry;
 mod enrol;
 mod metering;
 mod pace;
+mod progress;
 mod reconcile;
 mod rename;
 mod sims;
@@ -37,6 +38,7 @@ use crate::recording::{self, Recorder};
 use crate::reporter::{Http, HttpSettings, Reporter};
 use crate::units::{BootId, BootInstant};
 use enrol::{Enrolment, Login, News};
+use progress::Progress;
 use sims::Charged;
 use station::{Attachment, Sim, Station};
 use status::Books;
@@ -127,6 +129,9 @@ pub struct Agent {
     trouble: Option<String>,
     /// The ledger's books as they were last read.
     books: Books,
+    /// How far a long backlog has come, and when that was last looked at.
+    progress: Progress,
+    progress_at: BootInstant,
     /// When the ledger's files were last looked after.
     looked_at: BootInstant,
 }
@@ -193,6 +198,8 @@ impl Agent {
             deferred: VecDeque::new(),
             trouble: None,
             books: Books::default(),
+            progress: Progress::default(),
+            progress_at: BootInstant::from_nanos(0),
             looked_at: boot_now()?,
             config,
         };
@@ -214,6 +221,7 @@ impl Agent {
     /// Does what is due, then waits for one thing to happen and deals with it. False when it was told to stop.
     async fn turn(&mut self, stop: &mut Stop) -> Result<bool> {
         self.look_after_ledger(boot_now()?)?;
+        self.note_progress(boot_now()?);
         let pause = self.tick_all()?;
         if let Some(message) = self.deferred.pop_front() {
             self.take(Some(message))?;
@@ -306,6 +314,18 @@ impl Agent {
         let now = boot_now()?;
         let next = next.map_or(self.look_at, |at| at.min(self.look_at));
         Ok(until(next, now).min(LONGEST_SLEEP))
+    }
+
+    /// Tells the log of a long backlog, once a second at most.
+    fn note_progress(&mut self, now: BootInstant) {
+        if now < self.progress_at.plus(Duration::from_secs(1)) {
+            return;
+        }
+        self.progress_at = now;
+        let left = self.stations.iter().map(|station| station.quota.backlog()).sum();
+        if let Some(line) = self.progress.note(left, now) {
+            tracing::info!("{line}");
+        }
     }
 
     /// Deals with a message. One that cannot be carried through for want of storage comes again, if nothing else brings it again.

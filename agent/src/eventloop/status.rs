@@ -10,7 +10,7 @@ use super::station::{Attachment, Station};
 use super::{Agent, Message};
 use crate::clock::boot_now;
 use crate::ledger::{Buffered, Verdict, is_persistent};
-use crate::local::{self, KernelStatus, LinkStatus, SCHEMA, Served, Status};
+use crate::local::{self, DrainStatus, KernelStatus, LinkStatus, SCHEMA, Served, Status};
 use crate::quota::{Overview, Reading, State, WhenUsedUp};
 use crate::units::BootInstant;
 
@@ -110,6 +110,11 @@ impl Agent {
             set_aside_octets: self.books.set_aside,
             in_doubt_octets: self.books.in_doubt,
             draining_sessions: draining,
+            draining: self.progress.draining().map(|draining| DrainStatus {
+                total_containers: draining.total,
+                left_containers: draining.left,
+                seconds_left: draining.seconds_left,
+            }),
             ledger_trouble: self.trouble.clone(),
             ledger_persistent: is_persistent(&self.config.ledger),
             ledger_damage: self.books.damage.clone(),

@@ -13,7 +13,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use tokio::net::{UnixListener, UnixStream};
 
-pub use status::{KernelStatus, LinkStatus, SCHEMA, Status};
+pub use status::{DrainStatus, KernelStatus, LinkStatus, SCHEMA, Status};
 
 /// The path of the status document.
 const STATUS_PATH: &str = "/api/v1/status";

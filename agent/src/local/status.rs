@@ -40,12 +40,25 @@ pub struct Status {
     pub in_doubt_octets: u64,
     /// Past sessions that are still being settled.
     pub draining_sessions: usize,
+    /// How far a long backlog has come; `None` while there is none.
+    pub draining: Option<DrainStatus>,
     /// Why the ledger cannot be written, in words; nothing more is granted until it can.
     pub ledger_trouble: Option<String>,
     /// False when the ledger lies in memory and is gone with the next boot.
     pub ledger_persistent: bool,
     /// What became of damaged ledgers, for as long as they lie beside the present one.
     pub ledger_damage: Vec<String>,
+}
+
+/// A long backlog on its way to the server.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub struct DrainStatus {
+    /// Containers that were there, and came since.
+    pub total_containers: usize,
+    /// Containers that are still to be acknowledged.
+    pub left_containers: usize,
+    /// Seconds until all are, at the present rate; `None` while nothing moves.
+    pub seconds_left: Option<u64>,
 }
 
 /// One metered link.

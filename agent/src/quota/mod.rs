@@ -11,6 +11,7 @@ mod session;
 mod terms;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -49,7 +50,10 @@ const REOPEN_DOUBTED: Duration = Duration::from_secs(4);
 /// The credit-control client of one link.
 #[derive(Clone, Debug)]
 pub struct Quota {
+    /// Those that act: the one in use, and past ones whose turn it is to drain.
     sessions: Vec<Session>,
+    /// Past sessions that wait for their turn.
+    waiting: VecDeque<Session>,
     usable: Option<Usable>,
     /// The epoch of the meter that is attached.
     meter: Option<Epoch>,
@@ -82,6 +86,7 @@ impl Quota {
     pub fn new(seed: u64, now: BootInstant) -> Self {
         Self {
             sessions: Vec::new(),
+            waiting: VecDeque::new(),
             usable: None,
             meter: None,
             control_reserve: Octets::ZERO,
@@ -114,10 +119,20 @@ impl Quota {
     ) -> Self {
         let mut quota = Self::new(seed, now);
         let mut out = Vec::new();
+        let mut awaited = VecDeque::new();
         for session in stored {
             let reading = meter.filter(|(epoch, _)| *epoch == session.opening.epoch).map(|(_, reading)| *reading);
-            quota.sessions.push(Session::restore(session, terms.clone(), reading, now, &mut out));
+            let session = Session::restore(session, terms.clone(), reading, now, &mut out);
+            if session.is_live() {
+                quota.sessions.push(session);
+            } else if session.is_awaited() {
+                awaited.push_back(session);
+            } else {
+                quota.waiting.push_back(session);
+            }
         }
+        awaited.append(&mut quota.waiting);
+        quota.waiting = awaited;
         quota.queue.extend(out);
         if let Some((epoch, reading)) = meter {
             // In hand from the start: whoever closes a session now has to shut its gate first.
@@ -157,7 +172,10 @@ impl Quota {
             Event::Named(name) => self.name = Some(name),
             Event::Reauthorise(subscriber) => self.reauthorise(subscriber, now),
             Event::Abort(subscriber) => self.abort(subscriber, now),
-            Event::RouteUp => self.sessions.iter_mut().for_each(|session| session.hurry(now)),
+            Event::RouteUp => {
+                let all = self.sessions.iter_mut().chain(&mut self.waiting);
+                all.for_each(|session| session.hurry(now));
+            }
             Event::Pause => {
                 let mut out = Vec::new();
                 self.sessions.iter_mut().for_each(|session| session.pause(now, &mut out));
@@ -190,13 +208,15 @@ impl Quota {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<BootInstant> {
         let sessions = self.sessions.iter().filter_map(Session::timeout);
-        sessions.chain(self.reads_at()).chain(self.reopen_at).min()
+        // Whoever waits while there is a free place is due at once.
+        let free = (self.free_places() > 0).then_some(BootInstant::from_nanos(0));
+        sessions.chain(self.reads_at()).chain(self.reopen_at).chain(free).min()
     }
 
     /// True when nothing is left to be acknowledged.
     #[must_use]
-    pub const fn is_settled(&self) -> bool {
-        self.sessions.is_empty()
+    pub fn is_settled(&self) -> bool {
+        self.sessions.is_empty() && self.waiting.is_empty()
     }
 
     /// True while a session's last reading has not been taken: its meter must not be taken away.
@@ -218,7 +238,7 @@ impl Quota {
             grant: current.and_then(|session| session.grant().cloned()),
             remaining: current.map_or(Octets::ZERO, Session::remaining),
             rate: current.map_or(OctetRate::default(), Session::rate),
-            draining: self.sessions.len().saturating_sub(1),
+            draining: (self.sessions.len() + self.waiting.len()).saturating_sub(1),
             aborted: self.usable.as_ref().is_some_and(|usable| self.aborted.contains(&usable.subscriber)),
         }
     }
@@ -327,7 +347,12 @@ impl Quota {
     }
 
     fn take_answer(&mut self, key: MessageKey, attempt: u32, outcome: Outcome, now: BootInstant) {
-        let Some(index) = self.sessions.iter().position(|session| session.id() == key.session) else { return };
+        let is_answered = |session: &Session| session.id() == key.session;
+        if !self.sessions.iter().any(is_answered) {
+            self.call_up_answered(is_answered);
+        }
+        let Some(index) = self.sessions.iter().position(is_answered) else { return };
+        let answers = matches!(outcome, Outcome::Answered(_));
         let mut out = Vec::new();
         if matches!(outcome, Outcome::Answered(_)) {
             self.in_vain = 0;
@@ -336,31 +361,50 @@ impl Quota {
         let fate = self.sessions[index].answered(key, attempt, outcome, now, &mut self.jitter, &mut out);
         self.queue.extend(out);
         self.meet_fate(index, fate, now);
+        if answers {
+            self.make_room();
+        }
     }
 
-    /// Drives every session, opens one where one is due, and sets the gate.
+    /// Drives every session whose turn it is, the one in use first, opens one where one is due, and sets the gate.
     fn drive(&mut self, now: BootInstant) {
+        self.drive_those(Session::is_live, now);
+        self.drive_those(|session| !session.is_live(), now);
+        while self.call_up() {
+            self.drive_those(|session| !session.is_live(), now);
+        }
+        self.send_back();
+        self.open_if_due(now);
+        self.set_gate();
+    }
+
+    fn drive_those(&mut self, which: impl Fn(&Session) -> bool, now: BootInstant) {
         let mut index = 0;
         while index < self.sessions.len() {
+            if !which(&self.sessions[index]) {
+                index += 1;
+                continue;
+            }
             let mut out = Vec::new();
-            let spent = self.grace_spent(index);
-            self.sessions[index].shares_grace(spent);
+            if self.sessions[index].is_live() {
+                let spent = self.grace_spent(index);
+                self.sessions[index].shares_grace(spent);
+            }
             let fate = self.sessions[index].drive(now, &mut self.jitter, &mut out);
             self.queue.extend(out);
             self.meet_fate(index, fate, now);
             index += usize::from(fate != Fate::Ended);
         }
-        self.open_if_due(now);
-        self.set_gate();
     }
 
     /// What the other sessions of its subscriber have used of the grace: another session is not another grace.
     fn grace_spent(&self, index: usize) -> (Octets, Option<BootInstant>) {
         let subscriber = &self.sessions[index].opening.subscriber;
         let others = self.sessions.iter().enumerate().filter(|(other, _)| *other != index).map(|(_, session)| session);
-        let graces = others.filter(|other| other.opening.subscriber == *subscriber).filter_map(Session::grace_used);
+        let graces = others.chain(&self.waiting).filter_map(|other| Some((other, other.grace_used()?)));
+        let own = graces.filter(|(other, _)| other.opening.subscriber == *subscriber).map(|(_, grace)| grace);
         let doubted = self.doubted_grace.iter().filter(|(whose, ..)| whose == subscriber);
-        graces.chain(doubted.map(|(_, octets, until)| (*octets, *until))).fold(
+        own.chain(doubted.map(|(_, octets, until)| (*octets, *until))).fold(
             (Octets::ZERO, None),
             |(spent, ends), (octets, until)| {
                 (spent.saturating_add(octets), Some(ends.map_or(until, |ends: BootInstant| ends.min(until))))
@@ -423,12 +467,14 @@ impl Quota {
             return;
         };
         // What an orphan has to report is not yet debited: a grant before that could be octets that are used already.
-        let unfinished = |session: &Session| session.is_orphan() || session.idled_out().is_some();
-        let waits = |session: &Session| {
-            session.is_live() || session.opening.subscriber == usable.subscriber && unfinished(session)
+        let past = || {
+            let all = self.sessions.iter().chain(&self.waiting);
+            all.filter(|session| session.opening.subscriber == usable.subscriber)
         };
-        let unheard = |session: &&Session| session.opening.subscriber == usable.subscriber && session.is_unheard();
-        let busy = self.sessions.iter().any(waits) || self.sessions.iter().filter(unheard).count() >= MOST_UNHEARD;
+        // With a long backlog these are many: they are looked at only when no session is in use.
+        let busy = self.needs_meter()
+            || past().any(Session::is_awaited)
+            || past().filter(|session| session.is_unheard()).count() >= MOST_UNHEARD;
         let aborted = self.aborted.contains(&usable.subscriber);
         if busy || self.settling || aborted || self.resting.is_some() || self.reopen_at.is_some() {
             return;

@@ -104,6 +104,11 @@ impl Outbox {
         }
     }
 
+    /// Several attempts have failed, and the next is some time off.
+    pub(super) const fn is_stuck(&self) -> bool {
+        self.attempt > 3 && matches!(self.phase, Phase::BackingOff { .. })
+    }
+
     /// Begins an attempt over another route beside the one still waiting; once per message.
     pub(super) fn detour(&mut self) -> bool {
         if self.detoured || !matches!(self.phase, Phase::Waiting) {

@@ -243,9 +243,20 @@ impl Session {
         Some((MessageKey { session: self.id(), number: outbox.message.number }, outbox.attempt()))
     }
 
-    /// True when the server has lost it.
-    pub(super) const fn is_orphan(&self) -> bool {
-        self.orphan
+    /// True when the next session of this SIM may not be opened before this one is done: what it has to report may be part of what
+    /// would be granted, or it is only being returned because the link idled.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.orphan || self.idled_out().is_some()
+    }
+
+    /// True while its message has been tried more than once or twice and is not being tried at this moment.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.outbox.as_ref().is_some_and(Outbox::is_stuck)
+    }
+
+    /// Containers that the server has not acknowledged.
+    pub(super) fn backlog(&self) -> usize {
+        self.pending.len() + self.outbox.as_ref().map_or(0, |outbox| outbox.message.containers.len())
     }
 
     /// True when the last reading is taken and the server has not answered so much as the first message.

@@ -7,3 +7,4 @@ mod script;
 mod slices;
 mod stingy;
 mod switch;
+mod turns;
