@@ -315,7 +315,8 @@ fn a_loader_that_is_killed_is_said_and_the_link_is_metered_in_the_end() -> Resul
         world.start_agent_with(&[], &[(DIE_AT, point)])?;
         let agent = &mut world.agent.as_mut().context("an agent")?.actor;
         agent.wait_for_line("the loader for wan0 ended with signal: 9", SOON)?;
-        world.kill_agent()?;
+        // It may have ended by itself: a take-over at the start that fails is an error.
+        drop(world.agent.take());
     }
     world.start_agent(&[])?;
     world.reaches(0, &["active"])?;
