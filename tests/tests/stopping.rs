@@ -75,7 +75,8 @@ fn an_agent_stopped_while_it_starts_shuts_the_gate_it_found_open() -> Result<()>
 fn returns_units_that_nobody_uses() -> Result<()> {
     let package = json!({ "totalVolume": PLENTY, "chunk": 1 << 20, "quotaHoldingTime": 2 });
     let mut world = World::online(&Plot::of(package).agent("follow_default_route = false"))?;
-    eventually("the idle session to be returned", SOON, || {
+    // A holding time counts as at least ten seconds.
+    eventually("the idle session to be returned", Duration::from_secs(30), || {
         let account = world.account(0)?;
         ensure!(account.reserved == 0 && account.sessions[0]["state"] == "released", "{account:?}");
         Ok(())
