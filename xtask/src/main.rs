@@ -1,5 +1,6 @@
 //! `cargo xtask VERB`: the project's own commands, one file a verb.
 
+mod bench;
 mod build;
 mod children;
 mod ci;
@@ -70,6 +71,8 @@ enum Verb {
     },
     /// Play random schedules of the core against models of all that surrounds it
     Sim(sim::Arguments),
+    /// Measure the release build
+    Bench(bench::Arguments),
     /// Formatting, clippy, house rules, licences
     Lint,
     /// What a submission has to pass: lint, then test
@@ -107,6 +110,7 @@ fn dispatch(verb: Option<Verb>) -> anyhow::Result<u8> {
         Verb::Test { arguments } => test::test(&workspace, &arguments),
         Verb::Torture { minutes, seed } => torture::torture(&workspace, minutes, seed),
         Verb::Sim(arguments) => sim::sim(&workspace, &arguments),
+        Verb::Bench(arguments) => bench::bench(&workspace, &arguments),
         Verb::Lint => lint::lint(&workspace),
         Verb::Ci => ci::ci(&workspace),
         Verb::Clean => clean::clean().map(|()| 0),

@@ -37,7 +37,7 @@ pub(crate) fn play(workspace: &Workspace, program: &str, arguments: &[OsString])
 }
 
 /// Builds, and says how to become root.
-fn ready(workspace: &Workspace) -> anyhow::Result<Root> {
+pub(crate) fn ready(workspace: &Workspace) -> anyhow::Result<Root> {
     let root = Root::of_caller();
     ensure!(
         root != Root::Unreachable,
@@ -47,6 +47,6 @@ fn ready(workspace: &Workspace) -> anyhow::Result<Root> {
     Ok(root)
 }
 
-fn exit_code(status: ExitStatus) -> u8 {
+pub(crate) fn exit_code(status: ExitStatus) -> u8 {
     status.code().or_else(|| status.signal().map(|signal| 128 + signal)).map_or(1, |code| code.to_le_bytes()[0])
 }
