@@ -102,9 +102,10 @@ impl Stage {
         let mut world = World::build(&plot(&setting))?;
         // A file system of its own: so that it can be full.
         world.workdir.mount_memory(DISK_NAME, DISK as u64)?;
-        for end in [&world.topology.client, &world.topology.internet] {
-            // A link with GRO holds 256 packets for a gateway that is busy: a burst after a pause must be shorter.
-            end.sysctl("ipv4/tcp_rmem", "4096 65536 131072")?;
+        for end in [&world.topology.client, &world.topology.internet, &world.topology.gateway] {
+            // A link with GRO holds 256 packets for a gateway that is busy. A burst must be shorter, after a pause, or where the server
+            // answers the agent without measure: what the queue has no room for was captured and is never metered.
+            end.sysctl("ipv4/tcp_rmem", "4096 32768 65536")?;
         }
         let server = world.server.as_ref().context("a server")?.address;
         let wires = (0..METERED).map(|link| Wire::open(&world, link, server)).collect::<Result<Vec<_>>>()?;
