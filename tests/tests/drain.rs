@@ -33,8 +33,8 @@ fn twenty_thousand_containers_drain_in_order_while_the_session_in_use_is_renewed
         .actor
         .wait_for_line(" of 20,000 containers acknowledged, about ", PATIENCE)?;
     eventually("everything to be acknowledged", PATIENCE, || {
-        let arrived = backlog.count(&world)?;
-        ensure!(arrived == backlog.total(), "{arrived} of {}", backlog.total());
+        let arrived = backlog.arrived(&world)?;
+        ensure!(arrived.containers == backlog.total(), "{arrived:?} of {}", backlog.total());
         Ok(())
     })?;
     flow.stop()?;

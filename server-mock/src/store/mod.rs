@@ -89,6 +89,8 @@ fn connect(database: &Database) -> anyhow::Result<Connection> {
 
 fn prepare(connection: &Connection) -> anyhow::Result<()> {
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    // More than a charging message uses: with fewer places each container has its statements parsed anew.
+    connection.set_prepared_statement_cache_capacity(128);
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", "ON")?;
