@@ -8,8 +8,11 @@ use serde_json::error::Category;
 
 use crate::problem::{InvalidParam, Problem};
 
-/// Reads a message.
+/// Reads a message. One that does not fit is read once more, with an eye on where it is.
 pub(crate) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    if let Ok(message) = serde_json::from_slice(body) {
+        return Ok(message);
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let message = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| blame(&error))?;
     deserializer.end().map_err(|error| not_json(&error))?;

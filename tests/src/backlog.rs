@@ -155,11 +155,11 @@ impl Backlog {
         })
     }
 
-    /// How many containers have arrived, those of the session in use among them: quick enough to be asked again and again.
+    /// About how many containers have arrived (grants are among them, and the session in use): quick enough to be asked again and again.
     pub fn count(self, world: &World) -> Result<u64> {
         let books = Connection::open(world.workdir.path().join("server.db"))?;
         books.busy_timeout(Duration::from_secs(10))?;
-        let sql = "SELECT coalesce(max(rowid), 0) FROM containers";
+        let sql = "SELECT coalesce(max(id), 0) FROM ledger";
         Ok(books.query_row(sql, [], |row| row.get::<_, i64>(0))?.try_into()?)
     }
 

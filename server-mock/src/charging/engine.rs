@@ -12,7 +12,7 @@ use crate::admin::terms::Terms;
 use crate::clock::Moment;
 use crate::problem::{InvalidParam, Problem};
 use crate::server::Repetition;
-use crate::store::ledger::{self, Entry, EntryKind, Origin};
+use crate::store::ledger::{self, Entry, EntryKind, Origin, Standing};
 use crate::store::packages::{self, Package};
 use crate::store::{bindings, reservations};
 use crate::units::{ChargingId, Octets, RatingGroup, Seconds, SequenceNumber};
@@ -192,28 +192,57 @@ fn charge(
     })?)
 }
 
+/// Books the containers of one rating group. Package and reservation are written once, whatever the number of containers.
 fn book_all(
     tx: &Transaction<'_>,
     now: Moment,
     account: Account<'_>,
     usage: &MultipleUnitUsage,
 ) -> rusqlite::Result<()> {
+    if usage.used_unit_container.is_empty() {
+        return Ok(());
+    }
+    let Account { subscriber, origin, .. } = account;
+    let rating_group = usage.rating_group;
+    let mut standing = Standing::of(tx, subscriber, rating_group)?;
+    let (mut debited, mut offline) = (Octets(0), Octets(0));
     for container in &usage.used_unit_container {
-        book(tx, now, account, usage.rating_group, container)?;
+        let total = container.total();
+        let kind = kind_of(tx, account, rating_group, container)?;
+        if kind == EntryKind::Debit {
+            debited = debited.plus(total);
+            if let Some(standing) = &mut standing {
+                standing.debit(total);
+            }
+        } else if kind == EntryKind::Offline {
+            offline = offline.plus(total);
+        }
+        let entry = Entry {
+            kind,
+            subscriber,
+            rating_group,
+            origin: Some(origin),
+            local_sequence_number: Some(container.local_sequence_number),
+            total,
+            uplink: container.uplink_volume,
+            downlink: container.downlink_volume,
+        };
+        ledger::write_with(tx, now, &entry, standing.as_ref())?;
+    }
+    packages::book(tx, (subscriber, rating_group), debited, offline)?;
+    if let Some(session) = origin.session {
+        reservations::use_up(tx, session, rating_group, debited)?;
     }
     Ok(())
 }
 
-/// Books one container, unless it was booked before.
-fn book(
+/// What is to be done with a container: a duplicate was booked before.
+fn kind_of(
     tx: &Transaction<'_>,
-    now: Moment,
-    account: Account<'_>,
+    Account { origin, repetition, .. }: Account<'_>,
     rating_group: RatingGroup,
     container: &UsedUnitContainer,
-) -> rusqlite::Result<()> {
-    let Account { subscriber, origin, repetition } = account;
-    let total = container.total();
+) -> rusqlite::Result<EntryKind> {
     let is_new = tx
         .prepare_cached(
             "INSERT INTO containers (nf_name, charging_id, rating_group, local_sequence_number) VALUES (?1, ?2, ?3, ?4)
@@ -221,29 +250,13 @@ fn book(
         )?
         .execute(params![origin.nf_name, origin.charging_id, rating_group, container.local_sequence_number])?
         == 1;
-    let kind = if !is_new && repetition == Repetition::Recognised {
+    Ok(if !is_new && repetition == Repetition::Recognised {
         EntryKind::Duplicate
     } else if container.is_offline() {
-        packages::book_offline(tx, subscriber, rating_group, total)?;
         EntryKind::Offline
     } else {
-        packages::debit(tx, subscriber, rating_group, total)?;
-        if let Some(session) = origin.session {
-            reservations::use_up(tx, session, rating_group, total)?;
-        }
         EntryKind::Debit
-    };
-    let entry = Entry {
-        kind,
-        subscriber,
-        rating_group,
-        origin: Some(origin),
-        local_sequence_number: Some(container.local_sequence_number),
-        total,
-        uplink: container.uplink_volume,
-        downlink: container.downlink_volume,
-    };
-    ledger::write(tx, now, &entry)
+    })
 }
 
 /// Grants what was asked for, or what is left of it; replaces what the session held.

@@ -1,6 +1,6 @@
 //! Ledger entries: what was debited, granted and given back, in the order in which it happened.
 
-use rusqlite::{Transaction, named_params};
+use rusqlite::{OptionalExtension as _, Transaction, named_params, params};
 use serde::Serialize;
 
 use crate::clock::Moment;
@@ -111,15 +111,51 @@ pub(crate) struct Sums {
     duplicates: i64,
 }
 
+/// The package that entries are about, and its balance: kept in step by whoever books several in a row.
+#[derive(Clone, Debug)]
+pub(crate) struct Standing {
+    package: String,
+    balance: i64,
+}
+
+impl Standing {
+    /// As of now; None where there is no package.
+    pub(crate) fn of(
+        tx: &Transaction<'_>,
+        subscriber: &str,
+        rating_group: RatingGroup,
+    ) -> rusqlite::Result<Option<Self>> {
+        tx.prepare_cached(
+            "SELECT id, total - used FROM packages WHERE subscriber = ?1 AND rating_group = ?2 AND is_current",
+        )?
+        .query_row(params![subscriber, rating_group], |row| Ok(Self { package: row.get(0)?, balance: row.get(1)? }))
+        .optional()
+    }
+
+    /// After so many octets more were debited.
+    pub(crate) fn debit(&mut self, octets: Octets) {
+        self.balance = self.balance.saturating_sub(i64::try_from(octets.0).unwrap_or(i64::MAX));
+    }
+}
+
 /// Writes an entry; its package and balance are those of this moment, so write it after what it tells of.
 pub(crate) fn write(tx: &Transaction<'_>, now: Moment, entry: &Entry<'_>) -> rusqlite::Result<()> {
+    let standing = Standing::of(tx, entry.subscriber, entry.rating_group)?;
+    write_with(tx, now, entry, standing.as_ref())
+}
+
+/// Writes an entry with the package and balance that the caller knows.
+pub(crate) fn write_with(
+    tx: &Transaction<'_>,
+    now: Moment,
+    entry: &Entry<'_>,
+    standing: Option<&Standing>,
+) -> rusqlite::Result<()> {
     tx.prepare_cached(
         "INSERT INTO ledger (at, kind, subscriber, rating_group, nf_name, charging_id, ref, local_sequence_number,
                              total, uplink, downlink, package_id, balance)
-         SELECT :at, :kind, :subscriber, :rating_group, :nf_name, :charging_id, :ref, :local, :total, :uplink, :downlink,
-                p.id, p.total - p.used
-         FROM (SELECT 1) LEFT JOIN packages p
-              ON p.subscriber = :subscriber AND p.rating_group = :rating_group AND p.is_current",
+         VALUES (:at, :kind, :subscriber, :rating_group, :nf_name, :charging_id, :ref, :local, :total, :uplink, :downlink,
+                 :package, :balance)",
     )?
     .execute(named_params! {
         ":at": now.millis(), ":kind": entry.kind.name(), ":subscriber": entry.subscriber,
@@ -129,6 +165,8 @@ pub(crate) fn write(tx: &Transaction<'_>, now: Moment, entry: &Entry<'_>) -> rus
         ":ref": entry.origin.and_then(|origin| origin.session),
         ":local": entry.local_sequence_number,
         ":total": entry.total, ":uplink": entry.uplink, ":downlink": entry.downlink,
+        ":package": standing.map(|standing| standing.package.as_str()),
+        ":balance": standing.map(|standing| standing.balance),
     })?;
     Ok(())
 }

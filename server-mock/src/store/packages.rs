@@ -178,31 +178,18 @@ pub(crate) fn top_up(
     Ok(package)
 }
 
-/// Debits usage, also beyond what the package holds.
-pub(crate) fn debit(
+/// Debits usage, also beyond what the package holds, and books what passed outside the quota.
+pub(crate) fn book(
     tx: &Transaction<'_>,
-    subscriber: &str,
-    rating_group: RatingGroup,
-    octets: Octets,
+    (subscriber, rating_group): (&str, RatingGroup),
+    debited: Octets,
+    offline: Octets,
 ) -> rusqlite::Result<()> {
     tx.prepare_cached(
-        "UPDATE packages SET used = used + ?3 WHERE subscriber = ?1 AND rating_group = ?2 AND is_current",
+        "UPDATE packages SET used = used + ?3, offline = offline + ?4
+         WHERE subscriber = ?1 AND rating_group = ?2 AND is_current",
     )?
-    .execute(params![subscriber, rating_group, octets])?;
-    Ok(())
-}
-
-/// Books usage that passed outside the quota.
-pub(crate) fn book_offline(
-    tx: &Transaction<'_>,
-    subscriber: &str,
-    rating_group: RatingGroup,
-    octets: Octets,
-) -> rusqlite::Result<()> {
-    tx.prepare_cached(
-        "UPDATE packages SET offline = offline + ?3 WHERE subscriber = ?1 AND rating_group = ?2 AND is_current",
-    )?
-    .execute(params![subscriber, rating_group, octets])?;
+    .execute(params![subscriber, rating_group, debited, offline])?;
     Ok(())
 }
 

@@ -47,9 +47,9 @@ CREATE TABLE answers (
 CREATE TABLE containers (
     nf_name TEXT NOT NULL, charging_id INTEGER NOT NULL, rating_group INTEGER NOT NULL, local_sequence_number INTEGER NOT NULL,
     PRIMARY KEY (nf_name, charging_id, rating_group, local_sequence_number)
-) STRICT;
+) STRICT, WITHOUT ROWID;
 CREATE TABLE ledger (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, kind TEXT NOT NULL, subscriber TEXT NOT NULL,
+    id INTEGER PRIMARY KEY, at INTEGER NOT NULL, kind TEXT NOT NULL, subscriber TEXT NOT NULL,
     rating_group INTEGER NOT NULL, package_id TEXT, nf_name TEXT, charging_id INTEGER, ref TEXT, local_sequence_number INTEGER,
     total INTEGER, uplink INTEGER, downlink INTEGER, balance INTEGER
 ) STRICT;
