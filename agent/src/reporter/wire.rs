@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::quota::{Container, Message, Operation, QuotaManagement, Trigger};
@@ -141,11 +141,31 @@ fn date_time(wall: Timestamp) -> String {
 
 /// Reads back from sealed octets what an answer to them has to hold.
 pub(super) fn asked(sealed: &[u8]) -> Result<(RatingGroup, Option<Octets>)> {
-    let sealed: serde_json::Value = serde_json::from_slice(sealed).context("reading a sealed message")?;
-    let usage = &sealed["multipleUnitUsage"][0];
-    let group = usage["ratingGroup"].as_u64().and_then(|group| u32::try_from(group).ok());
-    let group = group.context("a sealed message without rating group")?;
-    Ok((RatingGroup::new(group), usage["requestedUnit"]["totalVolume"].as_u64().map(Octets::new)))
+    let sealed: Asked = serde_json::from_slice(sealed).context("reading a sealed message")?;
+    let usage = sealed.multiple_unit_usage.first().context("a sealed message without rating group")?;
+    let requested = usage.requested_unit.as_ref().and_then(|unit| unit.total_volume);
+    Ok((RatingGroup::new(usage.rating_group), requested.map(Octets::new)))
+}
+
+/// What is read back; the rest, fifty containers perhaps, is passed over.
+#[derive(Deserialize)]
+struct Asked {
+    #[serde(rename = "multipleUnitUsage")]
+    multiple_unit_usage: Vec<AskedUsage>,
+}
+
+#[derive(Deserialize)]
+struct AskedUsage {
+    #[serde(rename = "ratingGroup")]
+    rating_group: u32,
+    #[serde(rename = "requestedUnit")]
+    requested_unit: Option<AskedUnit>,
+}
+
+#[derive(Deserialize)]
+struct AskedUnit {
+    #[serde(rename = "totalVolume")]
+    total_volume: Option<u64>,
 }
 
 // Member names are the standard's own, and no rule of letter case gives them: each is spelled out.
