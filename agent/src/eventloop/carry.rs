@@ -20,6 +20,10 @@ impl Agent {
             // Several a second: only for those who ask.
             Event::Reading(reading) => tracing::trace!(link = label, ?reading, "event"),
             Event::Hint => tracing::debug!(link = label, ?event, "event"),
+            // While a long backlog drains, its progress is told, and not each of thousands of messages.
+            Event::Answer { outcome: Outcome::Answered(_), .. } if self.progress.draining().is_some() => {
+                tracing::debug!(link = label, ?event, "event");
+            }
             event => tracing::info!(link = label, ?event, "event"),
         }
         self.stations[station].quota.handle_event(event, boot_now()?);
@@ -40,6 +44,12 @@ impl Agent {
             match &command {
                 Command::Read => tracing::trace!(link = label, "command: read"),
                 Command::Record(Record::Checkpoint { .. }) => tracing::debug!(link = label, ?command, "command"),
+                Command::Record(Record::MessageSealed { .. } | Record::MessageAcknowledged { .. })
+                | Command::Send { .. }
+                    if self.progress.draining().is_some() =>
+                {
+                    tracing::debug!(link = label, ?command, "command");
+                }
                 // With slices, one for each of them.
                 Command::SetGate(_) if self.config.agent.max_unrecorded.is_some() => {
                     tracing::debug!(link = label, ?command, "command");
