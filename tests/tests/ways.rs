@@ -17,7 +17,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 const PLENTY: u64 = 1 << 30;
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 /// So many uplinks, of which the first `metered` are metered.
 fn plot(uplinks: usize, metered: usize) -> Plot {
