@@ -4,11 +4,12 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use aya::programs::{SchedClassifier, TcAttachType};
 use e2e::eventually::eventually;
 use e2e::scenario::{Books, PACKET, Plot, SOON, World, chunked, iccid, package, subscriber};
 use e2e::topology::{HOST_V4, Layout, Medium};
 use e2e::traffic::{Datagrams, Flow, udp};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Time for retries and for one session to end and the next to begin.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -223,30 +224,60 @@ fn unknown_link_says_what_to_do_and_is_metered_from_its_first_packet() -> Result
     for (namespace, interface) in [(gateway, "usb0"), (internet, "dongle0")] {
         namespace.sysctl(&format!("ipv6/conf/{interface}/disable_ipv6"), "1")?;
     }
-    eventually("the new link to be metered", SOON, || {
-        let status = world.link_status("usb0")?;
-        ensure!(status["metered"] == true, "{status}");
-        Ok(())
-    })?;
     internet.ip("link set dongle0 up")?;
+    is_metered_from_its_first_packet(&world, "usb0")?;
+    is_paid_to_the_octet(world)
+}
+
+/// A link that was just made is metered while it is still down, gets units, and each octet sent over it is counted.
+fn is_metered_from_its_first_packet(world: &World, link: &str) -> Result<()> {
+    let comes_to = |what: &str, key: &str, value: Value| {
+        eventually(what, SOON, || {
+            let status = world.link_status(link)?;
+            ensure!(status[key] == value, "{status}");
+            Ok(())
+        })
+    };
+    comes_to("the new link to be metered", "metered", true.into())?;
     // Who takes the datagrams need not be asked for, and has nothing to say to them.
-    gateway.ip_batch(
-        "link set usb0 up\naddr add 203.0.113.1/24 dev usb0\n\
-         neigh replace 203.0.113.2 lladdr 02:00:00:00:77:02 dev usb0 nud permanent\n",
-    )?;
-    eventually("units for the new link", SOON, || {
-        let status = world.link_status("usb0")?;
-        ensure!(status["state"] == "active", "{status}");
-        Ok(())
-    })?;
-    send(&world, "203.0.113.2:9", 300, 1000)?;
-    let passed = world.datapath("usb0")?.read()?.uplink.passed;
+    world.topology.gateway.ip_batch(&format!(
+        "link set {link} up\naddr add 203.0.113.1/24 dev {link}\n\
+         neigh replace 203.0.113.2 lladdr 02:00:00:00:77:02 dev {link} nud permanent\n"
+    ))?;
+    comes_to("units for the new link", "state", "active".into())?;
+    send(world, "203.0.113.2:9", 300, 1000)?;
+    let passed = world.datapath(link)?.read()?.uplink.passed;
     assert_eq!((passed.packets, passed.octets), (300, 300 * 1028));
+    Ok(())
+}
+
+fn is_paid_to_the_octet(mut world: World) -> Result<()> {
     world.stop_agent()?;
     let account = world.account(0)?;
     account.is_settled()?;
     assert_eq!((account.uplink, account.downlink), (300 * 1028, 0), "{account:?}");
     Ok(())
+}
+
+#[test]
+fn a_pattern_meters_a_new_link_whose_state_stays_unknown_from_its_first_packet_and_leaves_others_alone() -> Result<()> {
+    let mut plot = Plot::of(chunked(PLENTY, 2 << 20));
+    plot.links = vec![format!("name = \"wwan*\"\nslot = \"modem\"\niccid = \"{}\"", iccid(0))];
+    let mut world = World::build(&plot)?;
+    world.start_agent(&[])?;
+    let gateway = &world.topology.gateway;
+    gateway.ip("link add wwan7 type ifb")?;
+    gateway.sysctl("ipv6/conf/wwan7/disable_ipv6", "1")?;
+    is_metered_from_its_first_packet(&world, "wwan7")?;
+    let state = gateway.ip("link show dev wwan7")?;
+    assert!(state.contains("state UNKNOWN"), "a link that never says that it is up: {state}");
+    for (other, metered) in [("wwan7", 1), ("wan0", 0), ("lan0", 0)] {
+        for hook in [TcAttachType::Egress, TcAttachType::Ingress] {
+            let programs = gateway.run_in(|| SchedClassifier::query_tcx(other, hook))??.1;
+            assert_eq!(programs.len(), metered, "{other}");
+        }
+    }
+    is_paid_to_the_octet(world)
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Other ways to the server: usage of a dead link is told over whatever still leads there.
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::process::CommandExt as _;
 use std::time::Duration;
 
@@ -18,6 +18,8 @@ use nix::sched::{CloneFlags, unshare};
 
 const PLENTY: u64 = 1 << 30;
 const PATIENCE: Duration = Duration::from_mins(3);
+/// Nobody is there.
+const NO_RESOLVER: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 53));
 
 /// So many uplinks, of which the first `metered` are metered.
 fn plot(uplinks: usize, metered: usize) -> Plot {
@@ -130,10 +132,35 @@ fn the_preferred_way_is_tried_before_the_one_with_the_better_metric() -> Result<
     ends_well(world, 1)
 }
 
-/// Starts the agent where `/etc/hosts` is `hosts`, and the only resolver is one that never answers.
-fn start_with_hosts(world: &mut World) -> Result<()> {
+#[test]
+fn a_living_link_renews_over_itself_while_the_kernels_own_way_is_dead() -> Result<()> {
+    let world = World::online(&plot(2, 2).agent("report_interval = \"1h\""))?;
+    let before = world.account(1)?.debited();
+    dies(&world, world.topology.uplinks[0].far_v4)?;
+    let socket = world.topology.gateway.run_in(|| UdpSocket::bind("0.0.0.0:0"))??;
+    nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::BindToDevice, &"wan1".into())?;
+    for _ in 0..1900 {
+        socket.send_to(&[0; 1000], (world.topology.uplinks[1].far_v4, 9))?;
+    }
+    eventually("the renewal", PATIENCE, || {
+        let debited = world.account(1)?.debited() - before;
+        ensure!(debited > 1000 * 1028, "{debited}");
+        Ok(())
+    })?;
+    ends_well(world, 2)
+}
+
+/// The agent asks for the server by its name.
+fn by_name(world: &World) -> Result<()> {
+    let text = fs::read_to_string(&world.config)?;
+    fs::write(&world.config, text.replace(&format!("//{HOST_V4}:"), "//charging.test:"))?;
+    Ok(())
+}
+
+/// Starts the agent where `/etc/hosts` is `hosts`, and this is the only resolver.
+fn start_with_resolver(world: &mut World, address: IpAddr) -> Result<()> {
     let (hosts, resolver) = (world.workdir.path().join("hosts"), world.workdir.path().join("resolv.conf"));
-    fs::write(&resolver, "nameserver 203.0.113.53\noptions timeout:1 attempts:1\n")?;
+    fs::write(&resolver, format!("nameserver {address}\noptions timeout:1 attempts:1\n"))?;
     let mut command = world.topology.gateway.command(binary("weir")?);
     command.args(["run", "--config"]).arg(&world.config).current_dir(world.workdir.path());
     let bind =
@@ -154,11 +181,10 @@ fn start_with_hosts(world: &mut World) -> Result<()> {
 #[test]
 fn a_server_whose_name_died_with_the_link_is_found_over_the_other_one_and_after_a_restart() -> Result<()> {
     let mut world = World::build(&plot(2, 2))?;
-    let text = fs::read_to_string(&world.config)?;
-    fs::write(&world.config, text.replace(&format!("//{HOST_V4}:"), "//charging.test:"))?;
+    by_name(&world)?;
     let hosts = world.workdir.path().join("hosts");
     fs::write(&hosts, format!("{HOST_V4} charging.test\n"))?;
-    start_with_hosts(&mut world)?;
+    start_with_resolver(&mut world, NO_RESOLVER)?;
     for link in 0..2 {
         world.reaches(link, &["active"])?;
     }
@@ -169,8 +195,43 @@ fn a_server_whose_name_died_with_the_link_is_found_over_the_other_one_and_after_
 
     world.kill_agent()?;
     dies(&world, world.topology.uplinks[0].far_v4)?;
-    start_with_hosts(&mut world)?;
+    start_with_resolver(&mut world, NO_RESOLVER)?;
     eventually("the agent to be there", SOON, || world.status().map(drop))?;
     is_told(&world)?;
     ends_well(world, 2)
+}
+
+/// Answers every question for an IPv4 address with this one, and every other with none.
+fn resolve(socket: &UdpSocket, address: Ipv4Addr) -> Result<()> {
+    let mut question = [0; 512];
+    loop {
+        let (length, from) = socket.recv_from(&mut question)?;
+        let name_end = 12 + question[12..length].iter().position(|label| *label == 0).context("a name")?;
+        let of_ipv4 = question[name_end + 1..name_end + 3] == [0, 1];
+        let mut answer = [&question[..2], &[0x81, 0x80, 0, 1, 0, u8::from(of_ipv4), 0, 0, 0, 0]].concat();
+        answer.extend(&question[12..name_end + 5]);
+        if of_ipv4 {
+            answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+            answer.extend(address.octets());
+        }
+        socket.send_to(&answer, from)?;
+    }
+}
+
+#[test]
+fn the_servers_name_is_looked_up_through_the_gate_that_is_shut_before_the_first_grant() -> Result<()> {
+    let mut world = World::build(&plot(1, 1))?;
+    by_name(&world)?;
+    fs::write(world.workdir.path().join("hosts"), "")?;
+    start_with_resolver(&mut world, HOST_V4)?;
+    eventually("the link to be metered", SOON, || {
+        ensure!(world.link_status("wan0")?["metered"] == true, "not yet");
+        Ok(())
+    })?;
+    // Nobody has answered before the gate was there.
+    let socket = world.topology.internet.run_in(|| UdpSocket::bind((HOST_V4, 53)))??;
+    socket.set_read_timeout(Some(SOON))?;
+    std::thread::spawn(move || resolve(&socket, "192.0.2.1".parse()?));
+    world.reaches(0, &["active"])?;
+    ends_well(world, 1)
 }

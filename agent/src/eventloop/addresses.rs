@@ -95,16 +95,15 @@ impl Agent {
         Ok(())
     }
 
-    /// The names of the other links that lead to the server, in the order in which they are tried.
-    pub(super) fn other_ways(&self, station: usize) -> Vec<reporter::Route> {
+    /// The links that lead to the server, in the order in which they are tried when the kernel's own way has failed.
+    pub(super) fn ways(&self, station: usize) -> Vec<reporter::Route> {
         let own = self.stations[station].name.as_deref().unwrap_or_default();
         let metered = |name: &str| self.stations.iter().any(|station| station.name.as_deref() == Some(name));
         let servers: Vec<_> = self.allow.servers.iter().map(SocketAddr::ip).collect();
-        let ways = &self.config.server.ways;
-        let preferred = |name: &str| ways.iter().position(|way| crate::config::fits(way, name));
+        let preferred = |name: &str| self.config.server.ways.iter().position(|way| crate::config::fits(way, name));
         let links = self.links.borrow();
-        let others = links.other_ways_out(own, &servers, metered, preferred);
-        others.into_iter().map(|name| reporter::Route::Device(name.to_owned())).collect()
+        let names = links.ways_out(own, &servers, metered, preferred);
+        names.into_iter().map(|name| reporter::Route::Device(name.to_owned())).collect()
     }
 }
 

@@ -140,12 +140,12 @@ impl Agent {
         Ok(())
     }
 
-    /// The way that the core's choice comes to: a detour is the nth other link that leads out.
+    /// The way that the core's choice comes to: a detour is the nth link that leads out.
     fn route(&self, station: usize, route: Route) -> reporter::Route {
         let Route::Detour(nth) = route else { return reporter::Route::Routed };
-        let others = self.other_ways(station);
-        let chosen = usize::try_from(nth).ok().and_then(|nth| nth.checked_rem(others.len()));
-        chosen.map_or(reporter::Route::Routed, |index| others[index].clone())
+        let ways = self.ways(station);
+        let chosen = usize::try_from(nth).ok().and_then(|nth| nth.checked_rem(ways.len()));
+        chosen.map_or(reporter::Route::Routed, |index| ways[index].clone())
     }
 }
 
@@ -175,7 +175,7 @@ async fn attempt_once(
     });
     let Attempted { outcome, token_refused } = attempted.await;
     if let (true, Some(login), Some(token)) = (token_refused, login, &token) {
-        login.forget_token(token).await;
+        login.forget_token(token);
     }
     outcome
 }

@@ -1,5 +1,6 @@
 //! Where the routes lead: the default route, and the other ways out to the charging server.
 
+use std::cmp::Reverse;
 use std::net::IpAddr;
 
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
@@ -46,15 +47,16 @@ impl Links {
         defaults.min_by_key(|route| (route.network.is_ipv6(), route.metric)).map(|route| route.index)
     }
 
-    /// The names of all links but `own` that are up and lead to one of `servers`, in the order in which to try them: those that fit
-    /// the `preferred` names first, in that order, then the best metric first.
-    ///
+    /// The names of all links that are up and lead to one of `servers`, in the order in which to try them when the kernel's own way
+    /// has failed: those that fit the `preferred` names first, in that order, then the best metric first; then `own`, of which the
+    /// usage is to be told, and at the very end those that the kernel takes anyway. The own link is among them because the kernel's
+    /// way may lead into another one, which is dead.
     /// A link leads there by a default route or by any route that covers an address of the server; one that is known to be an
     /// `uplink` does so in any case (its routes may be in a table of its own), and comes last. Bound to the device, the kernel looks
     /// at that device's routes alone, so a host route through a dead link does not stand in the way. A message with a token in it
     /// has no business in the gateway's own networks, where it would only wait for nobody.
     #[must_use]
-    pub fn other_ways_out(
+    pub fn ways_out(
         &self,
         own: &str,
         servers: &[IpAddr],
@@ -62,15 +64,29 @@ impl Links {
         preferred: impl Fn(&str) -> Option<usize>,
     ) -> Vec<&str> {
         let mut ways = Vec::new();
-        for (index, link) in self.by_index.iter().filter(|(_, link)| link.up && link.name != own) {
+        for (index, link) in self.by_index.iter().filter(|(_, link)| link.up) {
             let metric = self.metric_to(*index, servers);
             if metric.is_some() || uplink(&link.name) {
-                let rank = (preferred(&link.name).unwrap_or(usize::MAX), metric.is_none(), metric);
+                let preference = preferred(&link.name).unwrap_or(usize::MAX);
+                let last = self.is_taken_anyway(*index, servers);
+                let rank = (last, preference, link.name == own, metric.is_none(), metric);
                 ways.push((rank, link.name.as_str()));
             }
         }
         ways.sort_by_key(|(rank, _)| *rank);
         ways.into_iter().map(|(_, name)| name).collect()
+    }
+
+    /// Tells whether the routes lead out of this link to all of the servers: bound to it, nothing else would happen than unbound.
+    fn is_taken_anyway(&self, index: u32, servers: &[IpAddr]) -> bool {
+        let taken = |server: &IpAddr| {
+            let covering = self.routes.iter().filter(|route| route.covers(*server));
+            covering.min_by_key(|route| (Reverse(route.length), route.metric)).map(|route| route.index)
+        };
+        match servers {
+            [] => self.default_route() == Some(index),
+            servers => servers.iter().all(|server| taken(server) == Some(index)),
+        }
     }
 
     /// The best metric of a route out of this link to one of the servers; of a default route when no address is known.
@@ -127,16 +143,15 @@ mod tests {
 
     fn ways<'a>(links: &'a Links, own: &str, servers: &[&str]) -> Vec<&'a str> {
         let servers: Vec<IpAddr> = servers.iter().map(|server| server.parse().unwrap()).collect();
-        links.other_ways_out(own, &servers, |name| name == "wwan0", |_| None)
+        links.ways_out(own, &servers, |name| name == "wwan0", |_| None)
     }
 
     #[test]
-    fn only_a_link_that_is_up_and_has_a_default_route_is_another_way_out() {
+    fn only_a_link_that_is_up_and_has_a_default_route_is_a_way_out() {
         let defaults = [route("0.0.0.0/0", 10, 3), route("0.0.0.0/0", 20, 4), route("0.0.0.0/0", 30, 5)];
         let mut links = links(&["lo", "lan0", "wan0", "wan1", "wan2", "wwan0"], &defaults);
         links.by_index.get_mut(&5).unwrap().up = false;
-        assert_eq!(ways(&links, "wan0", &[]), ["wan1", "wwan0"]);
-        assert_eq!(ways(&links, "", &[]), ["wan0", "wan1", "wwan0"]);
+        assert_eq!(ways(&links, "", &[]), ["wan1", "wwan0", "wan0"]);
         assert_eq!(links.default_route(), Some(3));
     }
 
@@ -144,16 +159,16 @@ mod tests {
     fn a_route_to_the_servers_network_alone_is_a_way_out_too() {
         let routes = [route("0.0.0.0/0", 10, 1), route("192.0.2.0/24", 0, 2), route("198.51.100.0/24", 0, 3)];
         let links = links(&["wan0", "eth0", "eth1"], &routes);
-        assert_eq!(ways(&links, "wan0", &["192.0.2.1"]), ["eth0"]);
-        assert_eq!(ways(&links, "wan0", &["::ffff:192.0.2.1"]), ["eth0"]);
-        assert!(ways(&links, "wan0", &["203.0.113.1"]).is_empty());
+        assert_eq!(ways(&links, "wan0", &["192.0.2.1"]), ["wan0", "eth0"]);
+        assert_eq!(ways(&links, "wan0", &["::ffff:192.0.2.1"]), ["wan0", "eth0"]);
+        assert_eq!(ways(&links, "", &["203.0.113.1"]), ["wan0"]);
     }
 
     #[test]
     fn a_way_out_is_of_the_servers_own_family() {
         let links = links(&["wan0", "eth0"], &[route("2001:db8::/32", 5, 2), route("0.0.0.0/0", 1, 1)]);
-        assert_eq!(ways(&links, "wan0", &["2001:db8::1"]), ["eth0"]);
-        assert_eq!(ways(&links, "eth0", &["2001:db8::1"]), Vec::<&str>::new());
+        assert_eq!(ways(&links, "", &["2001:db8::1"]), ["eth0"]);
+        assert_eq!(ways(&links, "", &["192.0.2.1"]), ["wan0"]);
         assert_eq!(ways(&links, "", &["192.0.2.1", "2001:db8::1"]), ["wan0", "eth0"]);
     }
 
@@ -161,9 +176,22 @@ mod tests {
     fn the_best_metric_goes_first_and_a_preference_goes_before_it() {
         let routes = [route("0.0.0.0/0", 300, 1), route("0.0.0.0/0", 100, 2), route("0.0.0.0/0", 200, 3)];
         let links = links(&["a", "b", "c", "wwan0"], &routes);
-        assert_eq!(ways(&links, "", &["192.0.2.1"]), ["b", "c", "a", "wwan0"]);
+        assert_eq!(ways(&links, "", &["192.0.2.1"]), ["c", "a", "wwan0", "b"]);
         let order = |name: &str| ["wwan0", "a"].iter().position(|preferred| *preferred == name);
         let servers = ["192.0.2.1".parse().unwrap()];
-        assert_eq!(links.other_ways_out("b", &servers, |name| name == "wwan0", order), ["wwan0", "a", "c"]);
+        assert_eq!(links.ways_out("", &servers, |name| name == "wwan0", order), ["wwan0", "a", "c", "b"]);
+    }
+
+    #[test]
+    fn the_own_link_goes_after_the_others_and_the_one_that_the_kernel_takes_goes_last() {
+        let routes = [route("0.0.0.0/0", 100, 1), route("0.0.0.0/0", 200, 2), route("0.0.0.0/0", 300, 3)];
+        let mut links = links(&["a", "b", "c"], &routes);
+        assert_eq!(ways(&links, "b", &["192.0.2.1"]), ["c", "b", "a"]);
+        assert_eq!(ways(&links, "a", &["192.0.2.1"]), ["b", "c", "a"]);
+        // A route to the host alone is stronger than any metric.
+        links.routes = [&routes[..], &[route("192.0.2.1/32", 900, 3)]].concat().into();
+        assert_eq!(ways(&links, "", &["192.0.2.1"]), ["a", "b", "c"]);
+        // Not of every address it is the kernel's choice.
+        assert_eq!(ways(&links, "", &["192.0.2.1", "192.0.2.2"]), ["a", "b", "c"]);
     }
 }

@@ -106,8 +106,8 @@ impl Onboarding {
     }
 
     /// A server did not accept this token: the next call logs in again.
-    pub async fn forget_token(&self, refused: &str) {
-        self.login.forget(refused).await;
+    pub fn forget_token(&self, refused: &str) {
+        self.login.forget(refused);
     }
 
     /// The SIM for a slot. The same slot again answers the same SIM.
@@ -161,7 +161,7 @@ impl Onboarding {
         let token = self.token(route).await?;
         let answer = self.send(request.bearer_auth(&token)).await;
         if let Err(OnboardingError::Refused { status: 401, .. }) = &answer {
-            self.forget_token(&token).await;
+            self.forget_token(&token);
         }
         answer
     }

@@ -259,6 +259,15 @@ async fn those_who_wait_for_the_same_login_share_its_failure() {
 }
 
 #[tokio::test]
+async fn a_login_that_fails_over_one_way_is_nothing_to_those_who_wait_for_it_over_another() {
+    let scene = Scene::new().await;
+    let nowhere = Route::Device("nosuch0".to_owned());
+    let calls = async { tokio::join!(scene.client.token(&nowhere), scene.client.token(ROUTED)) };
+    let ((dead, living), _) = scene.play(vec![ok("token.response")], calls).await;
+    assert!(dead.is_err() && living.is_ok(), "{dead:?} {living:?}");
+}
+
+#[tokio::test]
 async fn a_renewal_that_takes_its_time_holds_up_nobody_while_the_token_is_good() {
     let scene = Scene::new().await;
     let short = golden("token.response").replace("3600", "4");

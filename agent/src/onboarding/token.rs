@@ -1,11 +1,12 @@
 //! Logging in (RFC 7523): an assertion signed with the device's key for a short-lived token, kept while it lasts.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use reqwest::header::CONTENT_TYPE;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::{BASE, Onboarding, OnboardingError, not_sent, parse};
@@ -29,16 +30,13 @@ const RENEW_AGAIN: Duration = Duration::from_secs(30);
 /// The token at hand.
 #[derive(Debug, Default)]
 pub(super) struct Login {
-    // Held while logging in, so that calls at the same time log in once.
-    state: Mutex<State>,
+    token: Mutex<Option<Token>>,
+    ways: Mutex<HashMap<Route, Arc<Way>>>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    token: Option<Token>,
-    /// The last attempt, where it came to nothing, and when it ended.
-    failed: Option<(BootInstant, OnboardingError)>,
-}
+/// Held while logging in, so that calls at the same time log in once; over each way for itself, as one may be dead and the other not.
+/// The last attempt, where it came to nothing, and when it ended.
+type Way = tokio::sync::Mutex<Option<(BootInstant, OnboardingError)>>;
 
 #[derive(Clone, Debug)]
 struct Token {
@@ -50,16 +48,17 @@ struct Token {
 impl Login {
     pub(super) async fn token(&self, onboarding: &Onboarding, route: &Route) -> Result<String, OnboardingError> {
         let asked_at = boot_now().map_err(not_sent)?;
-        let mut state = self.state.lock().await;
+        let way = Arc::clone(locked(&self.ways).entry(route.clone()).or_default());
+        let mut failed = way.lock().await;
         let now = boot_now().map_err(not_sent)?;
-        if let Some(token) = state.token.as_ref().filter(|token| now < token.renew_at) {
+        let at_hand = locked(&self.token).clone().filter(|token| now < token.ends_at);
+        if let Some(token) = at_hand.as_ref().filter(|token| now < token.renew_at) {
             return Ok(token.text.clone());
         }
-        if let Some((_, error)) = state.failed.as_ref().filter(|(at, _)| *at >= asked_at) {
+        if let Some((_, error)) = failed.as_ref().filter(|(at, _)| *at >= asked_at) {
             // It was asked for at the same time: as many attempts in a row would take as many time-outs.
             return Err(error.clone());
         }
-        let at_hand = state.token.clone().filter(|token| now < token.ends_at);
         let answer = match &at_hand {
             // A token is renewed early so that a server that is away for a moment, or takes its time, costs nothing.
             Some(_) => tokio::time::timeout(RENEWAL, self.log_in(onboarding, route, now)).await.unwrap_or_else(|_| {
@@ -69,27 +68,22 @@ impl Login {
             None => self.log_in(onboarding, route, now).await,
         };
         let ended_at = boot_now().map_err(not_sent)?;
-        match (answer, at_hand) {
-            (Ok(new), _) => {
-                state.failed = None;
-                Ok(state.token.insert(new).text.clone())
-            }
+        let token = match (answer, at_hand) {
+            (Ok(new), _) => new,
             (Err(OnboardingError::Unanswered { .. }), Some(token)) => {
-                state.token = Some(Token { renew_at: ended_at.plus(RENEW_AGAIN), ..token.clone() });
-                Ok(token.text)
+                Token { renew_at: ended_at.plus(RENEW_AGAIN), ..token }
             }
             (Err(error), _) => {
-                state.failed = Some((ended_at, error.clone()));
-                Err(error)
+                *failed = Some((ended_at, error.clone()));
+                return Err(error);
             }
-        }
+        };
+        *failed = None;
+        Ok(locked(&self.token).insert(token).text.clone())
     }
 
-    pub(super) async fn forget(&self, refused: &str) {
-        let mut state = self.state.lock().await;
-        if state.token.as_ref().is_some_and(|token| token.text == refused) {
-            state.token = None;
-        }
+    pub(super) fn forget(&self, refused: &str) {
+        locked(&self.token).take_if(|token| token.text == refused);
     }
 
     /// One attempt; a second one when the refusal has taught us the time, which is why it was refused.
@@ -129,6 +123,10 @@ impl Login {
             ends_at: now.plus(Duration::from_secs(life)),
         })
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The time an assertion is dated with now.

@@ -77,7 +77,7 @@ pub enum Command {
 pub enum Route {
     /// Whichever the kernel's routing table says.
     Routed,
-    /// Out of the nth other link (counted round and round).
+    /// Out of the nth link that leads to the server (counted round and round).
     Detour(u32),
 }
 

@@ -172,10 +172,7 @@ impl Quota {
             Event::Named(name) => self.name = Some(name),
             Event::Reauthorise(subscriber) => self.reauthorise(subscriber, now),
             Event::Abort(subscriber) => self.abort(subscriber, now),
-            Event::RouteUp => {
-                let all = self.sessions.iter_mut().chain(&mut self.waiting);
-                all.for_each(|session| session.hurry(now));
-            }
+            Event::RouteUp => self.hurry(now),
             Event::Pause => {
                 let mut out = Vec::new();
                 self.sessions.iter_mut().for_each(|session| session.pause(now, &mut out));
@@ -184,6 +181,8 @@ impl Quota {
             }
             Event::Settle => {
                 self.settling = true;
+                // There may be little time: what waits for its next attempt makes it now.
+                self.hurry(now);
                 self.close_all(Trigger::Final, now);
             }
         }
@@ -528,6 +527,11 @@ impl Quota {
         if self.sessions.iter_mut().find(|session| session.is_live()).is_some_and(Session::gate_is_set) {
             self.queue.push_back(Command::Read);
         }
+    }
+
+    fn hurry(&mut self, now: BootInstant) {
+        let all = self.sessions.iter_mut().chain(&mut self.waiting);
+        all.for_each(|session| session.hurry(now));
     }
 
     fn close_all(&mut self, trigger: Trigger, now: BootInstant) {

@@ -18,6 +18,8 @@ pub(super) struct Outbox {
     pub(super) message: Message,
     since: BootInstant,
     attempt: u32,
+    /// Attempts in a row that came to nothing, since one was last made at once.
+    failures: u32,
     phase: Phase,
     /// Whether the session has acted on the server being away.
     overdue_met: bool,
@@ -38,7 +40,7 @@ enum Phase {
 impl Outbox {
     /// A message that was just sealed; its first attempt goes out now. `since` says for how long the server has not answered.
     pub(super) const fn sealed(message: Message, since: BootInstant) -> Self {
-        Self { message, since, attempt: 1, phase: Phase::Waiting, overdue_met: false, detoured: false }
+        Self { message, since, attempt: 1, failures: 0, phase: Phase::Waiting, overdue_met: false, detoured: false }
     }
 
     /// A message found in the ledger: it may have been sent before, so it goes out as a retransmission, on the kernel's route.
@@ -47,6 +49,7 @@ impl Outbox {
             message,
             since: now,
             attempt: 2,
+            failures: 0,
             phase: Phase::BackingOff { until: now },
             overdue_met: false,
             detoured: false,
@@ -90,7 +93,8 @@ impl Outbox {
 
     /// The attempt failed: wait, with full jitter, up to a bound that doubles.
     pub(super) fn back_off(&mut self, retry_after: Option<Duration>, now: BootInstant, jitter: &mut Jitter) {
-        self.phase = Phase::BackingOff { until: now.plus(back_off(self.attempt, retry_after, jitter)) };
+        self.failures = self.failures.saturating_add(1);
+        self.phase = Phase::BackingOff { until: now.plus(back_off(self.failures, retry_after, jitter)) };
     }
 
     /// Begins the next attempt when the back-off has passed.
@@ -106,7 +110,7 @@ impl Outbox {
 
     /// Several attempts have failed, and the next is some time off.
     pub(super) const fn is_stuck(&self) -> bool {
-        self.attempt > 3 && matches!(self.phase, Phase::BackingOff { .. })
+        self.failures > 2 && matches!(self.phase, Phase::BackingOff { .. })
     }
 
     /// Begins an attempt over another route beside the one still waiting; once per message.
@@ -119,10 +123,12 @@ impl Outbox {
         true
     }
 
-    /// An attempt is tried at once, whatever the back-off says (another link came up, an operator asked).
+    /// An attempt is made at once, whatever the back-off says, and the next ones soon after it, as they go other ways (another link
+    /// came up, the agent is stopping).
     pub(super) const fn hurry(&mut self, now: BootInstant) {
         if let Phase::BackingOff { .. } = self.phase {
             self.phase = Phase::BackingOff { until: now };
+            self.failures = 0;
         }
     }
 

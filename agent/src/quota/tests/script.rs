@@ -304,6 +304,21 @@ fn settling_ends_with_everything_acknowledged() {
 }
 
 #[test]
+fn at_a_stop_what_backs_off_is_tried_at_once() {
+    let mut hand = Hand::active();
+    hand.read(passed(800_000));
+    for _ in 0..12 {
+        hand.answer(unanswered());
+        hand.wait_for_send(Duration::from_mins(6));
+    }
+    hand.answer(unanswered());
+    assert_eq!(kinds(&hand.tell(Event::Settle)), ["closing", "send", "gate"]);
+    // The first may have gone a dead way.
+    hand.answer(unanswered());
+    hand.wait_for_send(Duration::from_secs(1));
+}
+
+#[test]
 fn an_aborted_link_stays_shut_until_it_is_reauthorised() {
     let mut hand = Hand::active();
     assert_eq!(
