@@ -5,8 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use e2e::eventually::eventually;
 use e2e::scenario::{Books, PACKET, Plot, SOON, World, chunked, subscriber};
-use e2e::topology::{HOST_V4, HOST_V6};
-use e2e::traffic::{Datagrams, Flow, udp};
+use e2e::topology::HOST_V6;
 use serde_json::json;
 
 /// Nothing delivered for so long: the gate is shut.
@@ -16,11 +15,6 @@ const SILENCE: Duration = Duration::from_millis(1500);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const PLENTY: u64 = 1 << 30;
-
-/// A steady stream of datagrams to the internet.
-fn stream(world: &World, rate: u64) -> Result<Flow> {
-    udp(&world.topology.client, (&world.topology.internet, HOST_V4), Datagrams::endless(rate, 1000))
-}
 
 /// Has the server order something of the first SIM.
 fn order(world: &World, command: &str) -> Result<()> {
@@ -43,7 +37,7 @@ fn a_top_up_while_nobody_is_there_opens_the_gate_at_the_next_start() -> Result<(
     let total = 500_000;
     let mut world = World::online(&Plot::of(chunked(total, 250_000)))?;
     let books = Books::open(&world, 0)?;
-    let flow = stream(&world, 300_000)?;
+    let flow = world.stream(300_000)?;
     world.reaches(0, &["exhausted"])?;
     world.kill_agent()?;
     // Nobody is there, and the gate stays shut.
@@ -66,7 +60,7 @@ fn a_throttled_link_is_fast_again_after_a_top_up() -> Result<()> {
         json!({ "totalVolume": 400_000, "chunk": 200_000, "whenUsedUp": "throttle", "throttleRate": 400_000 });
     let mut world = World::online(&Plot::of(package))?;
     let books = Books::open(&world, 0)?;
-    let flow = stream(&world, 400_000)?;
+    let flow = world.stream(400_000)?;
     eventually("octets to pass throttled", PATIENCE, || {
         ensure!(world.kernel(0)?.uplink.throttled.octets > 100_000, "{:?}", world.kernel(0)?.uplink);
         Ok(())
@@ -88,9 +82,7 @@ fn a_throttled_link_is_fast_again_after_a_top_up() -> Result<()> {
 #[test]
 fn an_abort_shuts_the_gate_until_the_server_asks_again() -> Result<()> {
     let mut world = World::online(&Plot::of(chunked(PLENTY, 2 << 20)))?;
-    let books = Books::open(&world, 0)?;
-    let flow = stream(&world, 300_000)?;
-    flow.carries(500_000, SOON)?;
+    let (books, flow) = world.under_traffic(300_000, 500_000)?;
     order(&world, "ABORT")?;
     flow.stalls(SILENCE, SOON)?;
     eventually("the session to be settled", SOON, || world.account(0)?.is_settled())?;
@@ -105,9 +97,7 @@ fn an_abort_shuts_the_gate_until_the_server_asks_again() -> Result<()> {
 #[test]
 fn an_order_to_abort_holds_over_a_crash_until_the_server_asks_again() -> Result<()> {
     let mut world = World::online(&Plot::of(chunked(PLENTY, 2 << 20)))?;
-    let books = Books::open(&world, 0)?;
-    let flow = stream(&world, 300_000)?;
-    flow.carries(500_000, SOON)?;
+    let (books, flow) = world.under_traffic(300_000, 500_000)?;
     order(&world, "ABORT")?;
     flow.stalls(SILENCE, SOON)?;
     eventually("the session to be settled", SOON, || world.account(0)?.is_settled())?;
@@ -136,7 +126,7 @@ fn an_exhausted_sim_reaches_a_server_over_ipv6() -> Result<()> {
     plot.host = HOST_V6;
     let mut world = World::online(&plot)?;
     let books = Books::open(&world, 0)?;
-    let flow = stream(&world, 300_000)?;
+    let flow = world.stream(300_000)?;
     world.reaches(0, &["exhausted"])?;
     flow.stalls(SILENCE, SOON)?;
     world.top_up(0, 500_000)?;
@@ -150,9 +140,7 @@ fn an_exhausted_sim_reaches_a_server_over_ipv6() -> Result<()> {
 #[test]
 fn usage_of_a_session_that_the_server_has_forgotten_is_billed_once() -> Result<()> {
     let mut world = World::online(&Plot::of(chunked(PLENTY, 4 << 20)))?;
-    let books = Books::open(&world, 0)?;
-    let flow = stream(&world, 500_000)?;
-    flow.carries(1_000_000, SOON)?;
+    let (books, flow) = world.under_traffic(500_000, 1_000_000)?;
     let status = world.link_status("wan0")?;
     let forgotten = status["charging_id"].as_u64().context("a session")?;
     let address = world.kill_server()?;

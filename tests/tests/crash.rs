@@ -3,8 +3,6 @@
 use anyhow::{Context as _, Result, ensure};
 use e2e::eventually::eventually;
 use e2e::scenario::{Books, Plot, SOON, World, chunked};
-use e2e::topology::HOST_V4;
-use e2e::traffic::{Datagrams, Flow, udp};
 
 const PLENTY: u64 = 1 << 30;
 
@@ -15,10 +13,6 @@ const CHUNK: u64 = 256 << 10;
 const RATE: u64 = 800_000;
 
 const DIE_AT: &str = "WEIR_DRILL_DIE_AT";
-
-fn stream(world: &World) -> Result<Flow> {
-    udp(&world.topology.client, (&world.topology.internet, HOST_V4), Datagrams::endless(RATE, 1000))
-}
 
 /// An agent that is ordered to die there has died.
 fn dies_at(world: &mut World, point: &str) -> Result<()> {
@@ -33,7 +27,7 @@ fn an_agent_that_dies_while_it_asks_for_its_first_units_has_asked_once() -> Resu
     let books = Books::before_the_agent(&world, 0)?;
     dies_at(&mut world, "before-commit")?;
     // The link is metered, and shut: whatever passes from now on is counted.
-    let flow = stream(&world)?;
+    let flow = world.stream(RATE)?;
     for point in ["after-commit", "before-send", "replied", "answer-in", "before-gate:2"] {
         dies_at(&mut world, point)?;
     }
@@ -49,7 +43,7 @@ fn an_agent_that_dies_while_it_asks_for_its_first_units_has_asked_once() -> Resu
 fn an_agent_that_dies_at_any_point_of_its_work_loses_nothing_and_charges_nothing_twice() -> Result<()> {
     let mut world = World::online(&Plot::of(chunked(PLENTY, CHUNK)))?;
     let books = Books::open(&world, 0)?;
-    let flow = stream(&world)?;
+    let flow = world.stream(RATE)?;
     world.kill_agent()?;
     for point in ["before-commit", "after-commit", "before-send", "replied", "answer-in", "before-gate", "after-gate"] {
         for nth in 1..=3 {
@@ -75,7 +69,7 @@ fn an_agent_that_dies_while_it_settles_is_settled_by_the_next() -> Result<()> {
     for turn in 1..=3 {
         world.start_agent_with(&[], &[(DIE_AT, &format!("settling:{turn}"))])?;
         world.reaches(0, &["active", "renewing"])?;
-        let flow = stream(&world)?;
+        let flow = world.stream(RATE)?;
         flow.carries(CHUNK / 2, SOON)?;
         world.agent.as_mut().context("an agent")?.actor.signal(nix::sys::signal::Signal::SIGTERM)?;
         world.wait_for_death().with_context(|| format!("turn {turn}"))?;
@@ -91,7 +85,7 @@ fn an_agent_that_dies_while_it_settles_is_settled_by_the_next() -> Result<()> {
 fn an_agent_that_dies_while_it_waits_for_an_answer_is_not_charged_twice() -> Result<()> {
     let mut world = World::online(&Plot::of(chunked(PLENTY, CHUNK)))?;
     let books = Books::open(&world, 0)?;
-    let flow = stream(&world)?;
+    let flow = world.stream(RATE)?;
     for _ in 0..2 {
         world.fault("update", "drop-answer", 1)?;
         eventually("a message without an answer", SOON, || {

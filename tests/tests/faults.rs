@@ -5,8 +5,6 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use e2e::eventually::eventually;
 use e2e::scenario::{Books, Plot, SOON, World, chunked};
-use e2e::topology::HOST_V4;
-use e2e::traffic::{Datagrams, Flow, udp};
 use serde_json::json;
 
 /// Time for retries with their back-off.
@@ -24,11 +22,6 @@ fn is_settled_to_the_octet(world: &World, books: Books) -> Result<()> {
     Ok(())
 }
 
-/// A steady stream of datagrams to the internet.
-fn stream(world: &World, rate: u64) -> Result<Flow> {
-    udp(&world.topology.client, (&world.topology.internet, HOST_V4), Datagrams::endless(rate, 1000))
-}
-
 #[test]
 fn an_answer_to_a_create_that_is_lost_is_not_billed_twice() -> Result<()> {
     let mut world = World::build(&Plot::of(chunked(PLENTY, 1 << 20)))?;
@@ -39,9 +32,7 @@ fn an_answer_to_a_create_that_is_lost_is_not_billed_twice() -> Result<()> {
         ensure!(status["state"] == "active", "{status}");
         Ok(())
     })?;
-    let books = Books::open(&world, 0)?;
-    let flow = stream(&world, 500_000)?;
-    flow.carries(1_000_000, SOON)?;
+    let (books, flow) = world.under_traffic(500_000, 1_000_000)?;
     flow.stop()?;
     world.stop_agent()?;
     assert_eq!(world.struck()?, 2);
@@ -56,7 +47,7 @@ fn an_answer_to_an_update_that_is_lost_is_not_billed_twice() -> Result<()> {
     let mut world = World::online(&Plot::of(chunked(PLENTY, 1 << 20)))?;
     let books = Books::open(&world, 0)?;
     world.fault("update", "drop-answer", 2)?;
-    let flow = stream(&world, 400_000)?;
+    let flow = world.stream(400_000)?;
     eventually("two answers to be lost", PATIENCE, || {
         ensure!(world.struck()? == 2, "not yet");
         Ok(())
@@ -74,9 +65,7 @@ fn an_answer_to_an_update_that_is_lost_is_not_billed_twice() -> Result<()> {
 #[test]
 fn an_answer_to_a_release_that_is_lost_is_not_billed_twice() -> Result<()> {
     let mut world = World::online(&Plot::of(chunked(PLENTY, 4 << 20)))?;
-    let books = Books::open(&world, 0)?;
-    let flow = stream(&world, 400_000)?;
-    flow.carries(800_000, SOON)?;
+    let (books, flow) = world.under_traffic(400_000, 800_000)?;
     flow.stop()?;
     world.fault("release", "drop-answer", 1)?;
     world.stop_agent()?;
@@ -90,7 +79,7 @@ fn a_wrong_or_unreadable_answer_is_asked_for_again_and_not_billed_twice() -> Res
         let mut world = World::online(&Plot::of(chunked(PLENTY, 1 << 20)))?;
         let books = Books::open(&world, 0)?;
         world.fault("update", fault, 1)?;
-        let flow = stream(&world, 600_000)?;
+        let flow = world.stream(600_000)?;
         flow.carries(2_500_000, PATIENCE)?;
         flow.stop()?;
         world.stop_agent()?;
@@ -104,9 +93,7 @@ fn a_wrong_or_unreadable_answer_is_asked_for_again_and_not_billed_twice() -> Res
 fn server_down_then_back() -> Result<()> {
     let chunk = 2 << 20;
     let mut world = World::online(&Plot::of(chunked(PLENTY, chunk)))?;
-    let books = Books::open(&world, 0)?;
-    let flow = stream(&world, 700_000)?;
-    flow.carries(3_000_000, SOON)?;
+    let (books, flow) = world.under_traffic(700_000, 3_000_000)?;
     let address = world.kill_server()?;
     // Without the server the ceiling stands: what was granted is used up, and no more.
     flow.stalls(Duration::from_millis(1500), SOON)?;
@@ -134,9 +121,7 @@ fn goes_on_without_the_server_as_far_as_the_grace_reaches() -> Result<()> {
         "offlineGrace": { "octets": grace, "seconds": 600 },
     });
     let mut world = World::online(&Plot::of(package))?;
-    let books = Books::open(&world, 0)?;
-    let flow = stream(&world, 500_000)?;
-    flow.carries(600_000, SOON)?;
+    let (books, flow) = world.under_traffic(500_000, 600_000)?;
     let address = world.kill_server()?;
     let before = world.passed(0)?;
     // More than the old grant could hold …
@@ -162,9 +147,7 @@ fn goes_on_without_the_server_as_far_as_the_grace_reaches() -> Result<()> {
 #[test]
 fn what_a_dead_server_was_not_told_is_told_by_the_next_agent() -> Result<()> {
     let mut world = World::online(&Plot::of(chunked(PLENTY, 4 << 20)).agent("shutdown_wait = \"1s\""))?;
-    let books = Books::open(&world, 0)?;
-    let flow = stream(&world, 400_000)?;
-    flow.carries(800_000, SOON)?;
+    let (books, flow) = world.under_traffic(400_000, 800_000)?;
     let address = world.kill_server()?;
     flow.carries(200_000, SOON)?;
     flow.stop()?;
@@ -195,7 +178,7 @@ fn a_server_that_restarts_has_forgotten_nothing() -> Result<()> {
     let mut world = World::online(&Plot::of(chunked(PLENTY, 1 << 20)))?;
     let books = Books::open(&world, 0)?;
     world.fault("update", "restart", 1)?;
-    let flow = stream(&world, 600_000)?;
+    let flow = world.stream(600_000)?;
     flow.carries(2_500_000, PATIENCE)?;
     flow.stop()?;
     assert_eq!(world.struck()?, 1);

@@ -5,11 +5,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use e2e::eventually::eventually;
 use e2e::scenario::{Books, Plot, SOON, World, chunked};
-use e2e::topology::HOST_V4;
-use e2e::traffic::{Datagrams, Flow, udp};
+use e2e::traffic::Flow;
 use serde_json::json;
 
 /// Time for retries with their back-off.
+/// Octets a second.
+const RATE: u64 = 500_000;
+
 const PATIENCE: Duration = Duration::from_secs(40);
 
 const PLENTY: u64 = 1 << 30;
@@ -20,11 +22,6 @@ fn plot(deduplicates: &str) -> Plot {
     plot.server_args = vec!["--no-dedup".to_owned()];
     plot.server = format!("deduplicates = {deduplicates}\n");
     plot
-}
-
-/// A steady stream of datagrams to the internet.
-fn stream(world: &World) -> Result<Flow> {
-    udp(&world.topology.client, (&world.topology.internet, HOST_V4), Datagrams::endless(500_000, 1000))
 }
 
 fn in_doubt(world: &World) -> Result<u64> {
@@ -61,7 +58,7 @@ fn in_doubt_of_the_next_agent(world: &mut World) -> Result<u64> {
 fn an_agent_that_does_not_know_it_is_charged_twice_by_such_a_server() -> Result<()> {
     let mut world = World::online(&plot("true"))?;
     world.fault("update", "drop-answer", 1)?;
-    let flow = stream(&world)?;
+    let flow = world.stream(RATE)?;
     goes_on_after(&world, &flow, 1)?;
     flow.stop()?;
     world.stop_agent()?;
@@ -76,7 +73,7 @@ fn an_answer_that_is_lost_after_the_debit_is_not_charged_twice() -> Result<()> {
     let mut world = World::online(&plot("false"))?;
     let books = Books::open(&world, 0)?;
     world.fault("update", "drop-answer", 2)?;
-    let flow = stream(&world)?;
+    let flow = world.stream(RATE)?;
     goes_on_after(&world, &flow, 2)?;
     flow.stop()?;
     let doubtful = in_doubt(&world)?;
@@ -94,7 +91,7 @@ fn a_request_that_is_lost_before_the_debit_is_not_charged_at_all_and_shown_as_in
     let mut world = World::online(&plot("false"))?;
     let books = Books::open(&world, 0)?;
     world.fault("update", "drop-request", 2)?;
-    let flow = stream(&world)?;
+    let flow = world.stream(RATE)?;
     goes_on_after(&world, &flow, 2)?;
     flow.stop()?;
     let doubtful = in_doubt(&world)?;
@@ -117,9 +114,7 @@ fn creates_and_releases_in_doubt_leave_no_octet_charged_twice() -> Result<()> {
         ensure!(status["state"] == "active", "{status}");
         Ok(())
     })?;
-    let books = Books::open(&world, 0)?;
-    let flow = stream(&world)?;
-    flow.carries(600_000, SOON)?;
+    let (books, flow) = world.under_traffic(RATE, 600_000)?;
     flow.stop()?;
     assert_eq!(in_doubt(&world)?, 0, "a create has nothing to report");
     let before = world.account(0)?;
@@ -137,7 +132,7 @@ fn what_such_a_server_certainly_did_not_take_is_sent_again() -> Result<()> {
     let books = Books::open(&world, 0)?;
     let rules = json!({ "rules": [{ "kind": "update", "fault": "status", "status": 503, "times": 2 }] });
     world.admin.put("/admin/v1/faults", &rules)?;
-    let flow = stream(&world)?;
+    let flow = world.stream(RATE)?;
     goes_on_after(&world, &flow, 2)?;
     let address = world.kill_server()?;
     // Nobody listens: connections are refused until the ceiling is reached, and over a restart of the agent as well.
@@ -159,7 +154,7 @@ fn what_was_on_its_way_when_the_agent_was_killed_is_not_sent_again() -> Result<(
     let books = Books::open(&world, 0)?;
     let rules = json!({ "rules": [{ "kind": "update", "fault": "delay-ms", "delayMs": 3000 }] });
     world.admin.put("/admin/v1/faults", &rules)?;
-    let flow = stream(&world)?;
+    let flow = world.stream(RATE)?;
     eventually("a report to be on its way", PATIENCE, || {
         ensure!(world.struck()? == 1, "not yet");
         Ok(())

@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result, ensure};
 use aya::programs::{SchedClassifier, TcAttachType};
 use e2e::eventually::eventually;
 use e2e::scenario::{Books, PACKET, Plot, SOON, World, chunked, iccid, package, subscriber};
-use e2e::topology::{HOST_V4, Layout, Medium};
-use e2e::traffic::{Datagrams, Flow, udp};
+use e2e::topology::{Layout, Medium};
+use e2e::traffic::{Datagrams, udp};
 use serde_json::{Value, json};
 
 /// Time for retries and for one session to end and the next to begin.
@@ -19,11 +19,6 @@ const PLENTY: u64 = 1 << 30;
 fn two_links() -> Plot {
     let layout = Layout::with_uplinks(&[Medium::Veth, Medium::Veth]);
     Plot::of(chunked(PLENTY, 2 << 20)).and(chunked(PLENTY, 2 << 20)).over(layout)
-}
-
-/// A steady stream of datagrams to the host that is reached over the preferred link.
-fn stream(world: &World, rate: u64) -> Result<Flow> {
-    udp(&world.topology.client, (&world.topology.internet, HOST_V4), Datagrams::endless(rate, 1000))
 }
 
 /// Waits until every session of this SIM is released.
@@ -50,7 +45,7 @@ fn switches_link_and_settles_the_old_sim() -> Result<()> {
     world.reaches(0, &["active"])?;
     world.reaches(1, &["idle"])?;
     let books = [Books::open(&world, 0)?, Books::open(&world, 1)?];
-    let flow = stream(&world, 400_000)?;
+    let flow = world.stream(400_000)?;
     flow.carries(1_000_000, SOON)?;
     assert!(world.account(1)?.sessions.is_empty(), "the other SIM is not in use");
 
@@ -75,9 +70,7 @@ fn another_sim_in_the_slot_settles_the_old_one() -> Result<()> {
     // The slot takes whichever SIM the server gives it.
     plot.links = vec!["name = \"wan0\"".into()];
     let mut world = World::online(&plot)?;
-    let books = Books::open(&world, 0)?;
-    let flow = stream(&world, 400_000)?;
-    flow.carries(1_000_000, SOON)?;
+    let (books, flow) = world.under_traffic(400_000, 1_000_000)?;
     world.admin.post("/admin/v1/switches", &json!({ "deviceId": "gw-1", "slot": "wan0", "iccid": iccid(1) }))?;
     is_released(&world, 0)?;
     flow.carries(1_000_000, PATIENCE)?;
@@ -141,9 +134,7 @@ fn one_slot_without_a_sim_does_not_keep_the_other_waiting() -> Result<()> {
 #[test]
 fn settles_over_the_other_link_when_the_first_is_gone() -> Result<()> {
     let mut world = World::online(&two_links())?;
-    let books = Books::open(&world, 0)?;
-    let flow = stream(&world, 400_000)?;
-    flow.carries(600_000, SOON)?;
+    let (books, flow) = world.under_traffic(400_000, 600_000)?;
     flow.stop()?;
     // The wire and the kernel agree; what the server was not told yet is told over the other link.
     books.close(&world)?;
@@ -161,7 +152,7 @@ fn settles_over_the_other_link_when_the_first_is_gone() -> Result<()> {
 #[test]
 fn a_release_whose_answer_hangs_is_sent_again_over_the_other_link() -> Result<()> {
     let mut world = World::online(&two_links())?;
-    let flow = stream(&world, 400_000)?;
+    let flow = world.stream(400_000)?;
     flow.carries(600_000, SOON)?;
     flow.stop()?;
     let delay = json!({ "kind": "release", "fault": "delay-ms", "delayMs": 120_000 });
@@ -178,7 +169,7 @@ fn a_release_whose_answer_hangs_is_sent_again_over_the_other_link() -> Result<()
 #[test]
 fn a_link_that_goes_down_is_settled_and_taken_up_again() -> Result<()> {
     let mut world = World::online(&two_links())?;
-    let flow = stream(&world, 400_000)?;
+    let flow = world.stream(400_000)?;
     flow.carries(600_000, SOON)?;
     world.topology.lower(0)?;
     world.topology.prefer(1)?;
@@ -283,7 +274,7 @@ fn a_pattern_meters_a_new_link_whose_state_stays_unknown_from_its_first_packet_a
 #[test]
 fn a_link_that_vanished_while_nobody_was_there_is_billed_from_its_pinned_meter() -> Result<()> {
     let mut world = World::online(&two_links())?;
-    let flow = stream(&world, 400_000)?;
+    let flow = world.stream(400_000)?;
     flow.carries(500_000, SOON)?;
     world.kill_agent()?;
     flow.carries(400_000, SOON)?;
@@ -303,7 +294,7 @@ fn a_link_that_vanished_while_nobody_was_there_is_billed_from_its_pinned_meter()
 #[test]
 fn a_lost_meter_is_billed_up_to_its_last_record_and_not_guessed() -> Result<()> {
     let mut world = World::online(&Plot::of(chunked(PLENTY, 8 << 20)))?;
-    let flow = stream(&world, 400_000)?;
+    let flow = world.stream(400_000)?;
     flow.carries(2_000_000, SOON)?;
     let recorded = world.passed(0)?;
     // Two checkpoints later all of that is in the ledger.

@@ -12,17 +12,13 @@ use e2e::disk::Disk;
 use e2e::eventually::eventually;
 use e2e::scenario::{Plot, SOON, World, chunked};
 use e2e::topology::HOST_V4;
-use e2e::traffic::{Datagrams, Flow, TcpServer, Transfer, udp};
+use e2e::traffic::{TcpServer, Transfer};
 
 const PLENTY: u64 = 1 << 30;
 
 const SLICE: u64 = 256 << 10;
 
 const SLICED: &str = "max_unrecorded = \"256 KiB\"\n";
-
-fn stream(world: &World, rate: u64) -> Result<Flow> {
-    udp(&world.topology.client, (&world.topology.internet, HOST_V4), Datagrams::endless(rate, 1000))
-}
 
 /// Epoch octets that the ledger at `path` holds of its open session: in the checkpoint, or in containers.
 fn committed(path: &Path) -> Result<u64> {
@@ -47,7 +43,7 @@ fn ahead(world: &World, ledger: &Path) -> Result<Option<(u64, u64)>> {
 fn at_no_moment_has_more_than_a_slice_passed_that_is_not_on_disk() -> Result<()> {
     let mut world = World::online(&Plot::of(chunked(PLENTY, 2 << 20)).agent(SLICED))?;
     let ledger = world.workdir.path().join("ledger.db");
-    let flow = stream(&world, 1_000_000)?;
+    let flow = world.stream(1_000_000)?;
     let (mut looks, mut furthest) = (0, 0);
     while flow.so_far().delivered < 5_000_000 {
         ensure!(!flow.finished(), "the flow has ended: {:?}", flow.so_far());
@@ -119,7 +115,7 @@ struct Left {
 /// Cuts the power under traffic: the agent, the meter and what was not synced are gone. Then another boot, with the same disk.
 fn cut_the_power(world: &mut World, mut disk: Disk) -> Result<(Left, Disk)> {
     let ledger = disk.path().join("ledger.db");
-    let flow = stream(world, 1_000_000)?;
+    let flow = world.stream(1_000_000)?;
     flow.carries(1_500_000, SOON)?;
     let seen = committed(&ledger)?;
     disk.cut()?;
@@ -146,7 +142,7 @@ fn cut_the_power(world: &mut World, mut disk: Disk) -> Result<(Left, Disk)> {
 
 /// What is on disk is billed, to the octet, and the link goes on; both sessions are settled.
 fn bills_what_is_on_disk(world: &mut World, left: &Left) -> Result<()> {
-    let flow = stream(world, 1_000_000)?;
+    let flow = world.stream(1_000_000)?;
     flow.carries(500_000, SOON)?;
     flow.stop()?;
     let text = String::from_utf8(world.weir_status(&[])?.stdout)?;
@@ -183,7 +179,7 @@ fn after_a_power_cut_without_slices_no_more_is_missing_than_is_told() -> Result<
 #[test]
 fn after_an_orderly_end_a_reboot_leaves_nothing_uncertain() -> Result<()> {
     let mut world = World::online(&Plot::of(chunked(PLENTY, 2 << 20)))?;
-    let flow = stream(&world, 1_000_000)?;
+    let flow = world.stream(1_000_000)?;
     flow.carries(500_000, SOON)?;
     flow.stop()?;
     world.stop_agent()?;

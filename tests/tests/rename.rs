@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use e2e::eventually::eventually;
-use e2e::scenario::{Account, Books, Plot, SOON, World, chunked, iccid};
-use e2e::topology::{HOST_V4, Layout, Medium};
-use e2e::traffic::{Datagrams, Flow, udp};
+use e2e::scenario::{Account, Plot, SOON, World, chunked, iccid};
+use e2e::topology::{Layout, Medium};
+use e2e::traffic::{Datagrams, udp};
+
+/// Octets a second.
+const RATE: u64 = 300_000;
 
 const PLENTY: u64 = 1 << 30;
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -20,10 +23,6 @@ fn by_pattern() -> Plot {
 fn by_name() -> Plot {
     let layout = Layout::with_uplinks(&[Medium::Veth, Medium::Veth]);
     Plot::of(chunked(PLENTY, 2 << 20)).and(chunked(PLENTY, 2 << 20)).over(layout)
-}
-
-fn stream(world: &World) -> Result<Flow> {
-    udp(&world.topology.client, (&world.topology.internet, HOST_V4), Datagrams::endless(300_000, 1000))
 }
 
 /// So many datagrams of 1028 octets to the far end of an uplink.
@@ -55,9 +54,7 @@ fn a_rename_within_the_pattern_keeps_epoch_session_and_octets_without_a_gap() ->
     let mut world = World::online(&by_pattern())?;
     let before = world.link_status("wan0")?;
     let epoch = world.datapath("wan0")?.epoch_id();
-    let books = Books::open(&world, 0)?;
-    let flow = stream(&world)?;
-    flow.carries(300_000, SOON)?;
+    let (books, flow) = world.under_traffic(RATE, 300_000)?;
     world.topology.rename(0, "wan9")?;
     let after = world.reaches(0, &["active", "renewing"])?;
     assert_eq!((&after["charging_id"], &after["in_use"]), (&before["charging_id"], &true.into()));
@@ -68,12 +65,7 @@ fn a_rename_within_the_pattern_keeps_epoch_session_and_octets_without_a_gap() ->
     let counted = books.counted(&world)?;
     assert_eq!((counted.uplink.refused.packets, counted.downlink.refused.packets), (0, 0), "{counted:?}");
     assert!(world.link_status("wan0").is_err(), "nobody waits for the old name");
-    world.stop_agent()?;
-    books.close(&world)?;
-    let account = world.account(0)?;
-    account.is_settled()?;
-    assert_eq!(account.sessions.len(), 1);
-    assert_eq!(account.debited(), world.passed(0)?, "{account:?}");
+    assert_eq!(world.settles_to_the_octet(books)?.sessions.len(), 1);
     Ok(())
 }
 
@@ -81,9 +73,7 @@ fn a_rename_within_the_pattern_keeps_epoch_session_and_octets_without_a_gap() ->
 fn a_link_renamed_while_the_agent_is_dead_is_adopted_under_its_new_name() -> Result<()> {
     let mut world = World::online(&by_pattern())?;
     let before = world.link_status("wan0")?;
-    let books = Books::open(&world, 0)?;
-    let flow = stream(&world)?;
-    flow.carries(300_000, SOON)?;
+    let (books, flow) = world.under_traffic(RATE, 300_000)?;
     world.kill_agent()?;
     world.topology.rename(0, "wan.9")?;
     flow.carries(300_000, SOON)?;
@@ -92,12 +82,7 @@ fn a_link_renamed_while_the_agent_is_dead_is_adopted_under_its_new_name() -> Res
     assert_eq!(after["charging_id"], before["charging_id"], "the same session goes on");
     flow.carries(300_000, SOON)?;
     flow.stop()?;
-    world.stop_agent()?;
-    books.close(&world)?;
-    let account = world.account(0)?;
-    account.is_settled()?;
-    assert_eq!(account.sessions.len(), 1);
-    assert_eq!(account.debited(), world.passed(0)?, "{account:?}");
+    assert_eq!(world.settles_to_the_octet(books)?.sessions.len(), 1);
     Ok(())
 }
 

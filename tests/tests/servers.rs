@@ -5,8 +5,6 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use e2e::eventually::eventually;
 use e2e::scenario::{Books, Plot, SOON, World, chunked, meanwhile, subscriber};
-use e2e::topology::HOST_V4;
-use e2e::traffic::{Datagrams, Flow, udp};
 use serde_json::{Value, json};
 
 /// Time for retries with their back-off.
@@ -28,11 +26,6 @@ fn plot() -> Plot {
     let mut plot = Plot::of(chunked(PLENTY, 1 << 20));
     "answer_timeout = \"2s\"\n".clone_into(&mut plot.server);
     plot
-}
-
-/// A steady stream of datagrams to the internet.
-fn stream(world: &World, rate: u64) -> Result<Flow> {
-    udp(&world.topology.client, (&world.topology.internet, HOST_V4), Datagrams::endless(rate, 1000))
 }
 
 fn rules(world: &World, rules: &Value) -> Result<()> {
@@ -83,7 +76,7 @@ fn settles_to_the_octet(mut world: World, books: Books) -> Result<()> {
 fn no_misbehaviour_makes_the_agent_storm_swell_or_stop_listening() -> Result<()> {
     let mut world = World::online(&plot())?;
     let books = Books::open(&world, 0)?;
-    let flow = stream(&world, 400_000)?;
+    let flow = world.stream(400_000)?;
     for fault in ["malformed", "huge", "endless", "slow", "redirect", "garbage"] {
         let before = most_memory(&world)?;
         rules(&world, &json!([{ "kind": "any", "fault": fault, "times": 100_000 }]))?;
@@ -110,7 +103,7 @@ fn no_misbehaviour_makes_the_agent_storm_swell_or_stop_listening() -> Result<()>
 fn onboarding_that_answers_at_once_or_with_nonsense_is_not_asked_in_a_loop() -> Result<()> {
     let mut world = World::online(&plot())?;
     let books = Books::open(&world, 0)?;
-    let flow = stream(&world, 400_000)?;
+    let flow = world.stream(400_000)?;
     let nonsense = json!({ "packages": {
         "chunk": 0, "reportInterval": 0, "throttleRate": u64::MAX, "offlineGrace": { "octets": u64::MAX, "seconds": u64::MAX },
     } });
@@ -150,9 +143,7 @@ fn a_grant_beyond_all_measure_opens_the_gate_and_a_smaller_one_shuts_it_at_once(
     world.start_agent(&[])?;
     world.reaches(0, &["active"])?;
     assert_eq!(world.datapath("wan0")?.gate()?.ceiling, u64::MAX);
-    let books = Books::open(&world, 0)?;
-    let flow = stream(&world, 1_000_000)?;
-    flow.carries(3_000_000, SOON)?;
+    let (books, flow) = world.under_traffic(1_000_000, 3_000_000)?;
     let sequence = world.account(0)?.sessions[0]["lastSequenceNumber"].clone();
     assert_eq!(sequence, 0, "three chunks have passed, and nothing had to be asked for");
 
@@ -187,9 +178,7 @@ fn a_session_that_is_not_named_or_named_by_a_novel_is_asked_for_again() -> Resul
         ensure!(link["state"] == "active", "{link}");
         Ok(())
     })?;
-    let books = Books::open(&world, 0)?;
-    let flow = stream(&world, 400_000)?;
-    flow.carries(600_000, SOON)?;
+    let (books, flow) = world.under_traffic(400_000, 600_000)?;
     flow.stop()?;
     assert_eq!(world.account(0)?.sessions.len(), 1, "it was one create all the time");
     settles_to_the_octet(world, books)
@@ -202,7 +191,7 @@ fn the_usage_of_a_session_that_is_unknown_at_its_update_or_release_arrives_once(
         let books = Books::open(&world, 0)?;
         let unknown = json!({ "cause": "CONTEXT_NOT_FOUND", "status": 404 });
         rules(&world, &json!([{ "kind": kind, "fault": "answer", "status": 404, "body": unknown }]))?;
-        let flow = stream(&world, 500_000)?;
+        let flow = world.stream(500_000)?;
         if kind == "update" {
             has_struck(&world, 1)?;
         }
@@ -237,7 +226,7 @@ fn a_server_whose_clock_is_years_off_changes_no_interval() -> Result<()> {
     world.start_agent(&[])?;
     world.reaches(0, &["active", "renewing"])?;
     let books = Books::open(&world, 0)?;
-    let flow = stream(&world, 100_000)?;
+    let flow = world.stream(100_000)?;
     let before = seen(&world)?[1];
     meanwhile(Duration::from_secs(7))?;
     let renewed = seen(&world)?[1] - before;
@@ -257,9 +246,7 @@ fn tokens_that_end_at_once_or_never_keep_nobody_from_charging() -> Result<()> {
         )?;
         world.start_agent(&[])?;
         world.reaches(0, &["active"])?;
-        let books = Books::open(&world, 0)?;
-        let flow = stream(&world, 800_000)?;
-        flow.carries(2_000_000, SOON)?;
+        let (books, flow) = world.under_traffic(800_000, 2_000_000)?;
         flow.stop()?;
         let logins = seen(&world)?[0];
         let most = if life == json!(0) { A_HANDFUL } else { 1 };

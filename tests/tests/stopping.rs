@@ -117,12 +117,7 @@ fn keep_leaves_pins_and_gates_and_the_next_agent_goes_on() -> Result<()> {
     drop(server);
     let counted = books.counted(&world)?;
     assert_eq!((counted.uplink.refused.packets, counted.downlink.refused.packets), (0, 0), "{counted:?}");
-    world.stop_agent()?;
-    books.close(&world)?;
-    let account = world.account(0)?;
-    account.is_settled()?;
-    assert_eq!(account.sessions.len(), 1);
-    assert_eq!(account.debited(), world.passed(0)?, "{account:?}");
+    assert_eq!(world.settles_to_the_octet(books)?.sessions.len(), 1);
     Ok(())
 }
 

@@ -8,8 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use e2e::disk::Disk;
 use e2e::eventually::eventually;
 use e2e::scenario::{Books, Plot, SOON, World, chunked, iccid, meanwhile};
-use e2e::topology::HOST_V4;
-use e2e::traffic::{Datagrams, Flow, udp};
+use e2e::traffic::Flow;
 use nix::mount::{MsFlags, mount};
 use rusqlite::Connection;
 
@@ -38,10 +37,6 @@ fn starts(world: &mut World) -> Result<()> {
 fn ledger(world: &World) -> PathBuf {
     let name = if world.workdir.path().join("state").exists() { "state/ledger.db" } else { "ledger.db" };
     world.workdir.path().join(name)
-}
-
-fn stream(world: &World, rate: u64) -> Result<Flow> {
-    udp(&world.topology.client, (&world.topology.internet, HOST_V4), Datagrams::endless(rate, 1000))
 }
 
 fn says(world: &mut World, words: &str) -> Result<String> {
@@ -83,9 +78,7 @@ fn stays_at_the_recorded_ceiling(world: &World, flow: &Flow, words: &str) -> Res
 fn a_full_disk_stops_grants_and_not_the_agent_and_nothing_is_lost() -> Result<()> {
     let mut world = in_memory(1 << 20, 2 << 20)?;
     starts(&mut world)?;
-    let books = Books::open(&world, 0)?;
-    let flow = stream(&world, 600_000)?;
-    flow.carries(500_000, SOON)?;
+    let (books, flow) = world.under_traffic(600_000, 500_000)?;
     let filler = ledger(&world).with_file_name("filler");
     // As much as goes.
     let full = fs::write(&filler, vec![1_u8; 4 << 20]).expect_err("more than there is room for");
@@ -131,9 +124,7 @@ fn links_that_came_and_went_before_the_disk_was_full_are_paid_once() -> Result<(
             })?;
         }
     }
-    let books = Books::open(&world, 0)?;
-    let flow = stream(&world, 600_000)?;
-    flow.carries(300_000, SOON)?;
+    let (books, flow) = world.under_traffic(600_000, 300_000)?;
     let filler = ledger(&world).with_file_name("filler");
     fs::write(&filler, vec![1_u8; 4 << 20]).expect_err("more than there is room for");
     says(&mut world, "the ledger cannot be written: no space left")?;
@@ -149,9 +140,7 @@ fn links_that_came_and_went_before_the_disk_was_full_are_paid_once() -> Result<(
 fn killed_on_a_full_disk_it_waits_for_room_and_loses_nothing() -> Result<()> {
     let mut world = in_memory(1 << 20, 2 << 20)?;
     starts(&mut world)?;
-    let books = Books::open(&world, 0)?;
-    let flow = stream(&world, 600_000)?;
-    flow.carries(500_000, SOON)?;
+    let (books, flow) = world.under_traffic(600_000, 500_000)?;
     let filler = ledger(&world).with_file_name("filler");
     fs::write(&filler, vec![1_u8; 4 << 20]).expect_err("more than there is room for");
     says(&mut world, "no space left")?;
@@ -170,9 +159,7 @@ fn a_file_system_that_turns_read_only_stops_grants_until_it_is_mended() -> Resul
     let mut world = World::build(&Plot { ledger: "disk/ledger.db".into(), ..Plot::of(chunked(PLENTY, 1 << 20)) })?;
     let mut disk = Disk::new(&world.workdir)?;
     starts(&mut world)?;
-    let books = Books::open(&world, 0)?;
-    let flow = stream(&world, 600_000)?;
-    flow.carries(500_000, SOON)?;
+    let (books, flow) = world.under_traffic(600_000, 500_000)?;
     disk.fail()?;
     says(&mut world, "the ledger cannot be written: its file system is read-only")?;
     stays_at_the_recorded_ceiling(&world, &flow, "read-only")?;
@@ -197,9 +184,7 @@ fn a_read_only_ledger_at_the_start_is_named_and_waited_for() -> Result<()> {
     ensure!(status["ledger_trouble"].as_str().is_some_and(|words| words.contains("read-only")), "{status}");
     remount(MsFlags::empty())?;
     world.reaches(0, &["active", "renewing", "final"])?;
-    let books = Books::open(&world, 0)?;
-    let flow = stream(&world, 600_000)?;
-    flow.carries(500_000, SOON)?;
+    let (books, flow) = world.under_traffic(600_000, 500_000)?;
     flow.stop()?;
     is_settled_to_the_octet(&mut world, books)
 }
@@ -207,9 +192,7 @@ fn a_read_only_ledger_at_the_start_is_named_and_waited_for() -> Result<()> {
 #[test]
 fn a_ledger_that_somebody_holds_locked_is_waited_for() -> Result<()> {
     let mut world = World::online(&Plot::of(chunked(PLENTY, 1 << 20)))?;
-    let books = Books::open(&world, 0)?;
-    let flow = stream(&world, 600_000)?;
-    flow.carries(500_000, SOON)?;
+    let (books, flow) = world.under_traffic(600_000, 500_000)?;
     let other = Connection::open(ledger(&world))?;
     other.busy_timeout(SOON)?;
     other.execute_batch("BEGIN IMMEDIATE")?;
@@ -225,9 +208,7 @@ fn a_ledger_that_somebody_holds_locked_is_waited_for() -> Result<()> {
 #[test]
 fn a_ledger_deleted_under_traffic_is_written_anew_and_a_kill_after_that_loses_nothing() -> Result<()> {
     let mut world = World::online(&Plot::of(chunked(PLENTY, 1 << 20)))?;
-    let books = Books::open(&world, 0)?;
-    let flow = stream(&world, 600_000)?;
-    flow.carries(500_000, SOON)?;
+    let (books, flow) = world.under_traffic(600_000, 500_000)?;
     for suffix in ["", "-wal", "-shm"] {
         fs::remove_file(ledger(&world).with_file_name(format!("ledger.db{suffix}")))?;
     }
@@ -245,9 +226,7 @@ fn a_ledger_deleted_under_traffic_is_written_anew_and_a_kill_after_that_loses_no
 #[test]
 fn a_table_lost_at_run_time_costs_no_session_that_can_still_be_read() -> Result<()> {
     let mut world = World::online(&Plot::of(chunked(PLENTY, 1 << 20)))?;
-    let books = Books::open(&world, 0)?;
-    let flow = stream(&world, 600_000)?;
-    flow.carries(500_000, SOON)?;
+    let (books, flow) = world.under_traffic(600_000, 500_000)?;
     Connection::open(ledger(&world))?.execute_batch("DROP TABLE history")?;
     says(&mut world, "the ledger was found damaged")?;
     flow.carries(1_500_000, PATIENCE)?;
@@ -265,9 +244,7 @@ fn a_table_lost_at_run_time_costs_no_session_that_can_still_be_read() -> Result<
 #[test]
 fn of_a_ledger_that_is_nothing_but_noise_the_loss_is_said_and_the_meter_goes_on() -> Result<()> {
     let mut world = World::online(&Plot::of(chunked(PLENTY, 1 << 20)))?;
-    let books = Books::open(&world, 0)?;
-    let flow = stream(&world, 600_000)?;
-    flow.carries(500_000, SOON)?;
+    let (books, flow) = world.under_traffic(600_000, 500_000)?;
     flow.stop()?;
     books.agree(&world)?;
     world.kill_agent()?;
@@ -280,7 +257,7 @@ fn of_a_ledger_that_is_nothing_but_noise_the_loss_is_said_and_the_meter_goes_on(
     let line = says(&mut world, "LOST TO THE RECORD")?;
     ensure!(line.contains("ledger.db.damaged-1"), "{line}");
     ensure!(world.status()?["ledger_damage"][0].is_string());
-    let flow = stream(&world, 600_000)?;
+    let flow = world.stream(600_000)?;
     flow.carries(1_500_000, SOON)?;
     flow.stop()?;
     world.stop_agent()?;
@@ -295,9 +272,7 @@ fn a_ledger_restored_from_an_old_copy_charges_nothing_twice_and_does_not_loop() 
     let mut world = World::build(&Plot::of(chunked(PLENTY, 256 << 10)))?;
     world.start_agent(&["--keep"])?;
     world.reaches(0, &["active", "renewing", "final"])?;
-    let books = Books::open(&world, 0)?;
-    let flow = stream(&world, 600_000)?;
-    flow.carries(600_000, SOON)?;
+    let (books, flow) = world.under_traffic(600_000, 600_000)?;
     world.stop_agent()?;
     let copy = world.workdir.path().join("copy.db");
     fs::copy(ledger(&world), &copy)?;
@@ -317,7 +292,7 @@ fn a_ledger_restored_from_an_old_copy_charges_nothing_twice_and_does_not_loop() 
     world.reaches(0, &["active", "renewing", "final"])?;
     let passed = world.passed(0)?;
     ensure!(world.account(0)?.debited() <= passed, "nothing is charged twice");
-    let flow = stream(&world, 600_000)?;
+    let flow = world.stream(600_000)?;
     flow.carries(600_000, SOON)?;
     flow.stop()?;
     world.stop_agent()?;
@@ -347,7 +322,7 @@ fn seconds_to_sync_cost_time_and_nothing_else() -> Result<()> {
     world.start_agent_with(&[], &[("WEIR_DRILL_SLOW_SYNC", "1500")])?;
     world.reaches(0, &["active", "renewing", "final"])?;
     let books = Books::open(&world, 0)?;
-    let flow = stream(&world, 400_000)?;
+    let flow = world.stream(400_000)?;
     flow.carries(3_000_000, PATIENCE)?;
     flow.stop()?;
     meanwhile(Duration::from_secs(2))?;

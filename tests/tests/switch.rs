@@ -5,9 +5,11 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use e2e::eventually::eventually;
 use e2e::scenario::{Books, Plot, SOON, World, chunked, meanwhile};
-use e2e::topology::{HOST_V4, Layout, Medium};
-use e2e::traffic::{Datagrams, Flow, udp};
+use e2e::topology::{Layout, Medium};
 use serde_json::json;
+
+/// Octets a second.
+const RATE: u64 = 400_000;
 
 const PLENTY: u64 = 1 << 30;
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -20,10 +22,6 @@ fn online() -> Result<World> {
     world.reaches(0, &["active"])?;
     world.reaches(1, &["idle"])?;
     Ok(world)
-}
-
-fn stream(world: &World) -> Result<Flow> {
-    udp(&world.topology.client, (&world.topology.internet, HOST_V4), Datagrams::endless(400_000, 1000))
 }
 
 /// The sessions of a SIM that are not released yet.
@@ -49,7 +47,7 @@ fn a_switch_while_a_message_is_in_flight_is_settled_to_the_octet() -> Result<()>
     let books = [Books::open(&world, 0)?, Books::open(&world, 1)?];
     let delay = json!({ "kind": "update", "fault": "delay-ms", "delayMs": 2000, "times": 1 });
     world.admin.put("/admin/v1/faults", &json!({ "rules": [delay] }))?;
-    let flow = stream(&world)?;
+    let flow = world.stream(RATE)?;
     eventually("an update to be held up", SOON, || {
         ensure!(world.struck()? == 1, "not yet");
         Ok(())
@@ -66,7 +64,7 @@ fn a_switch_while_a_message_is_in_flight_is_settled_to_the_octet() -> Result<()>
 fn ten_switches_in_ten_seconds_and_one_within_a_moment_pile_up_no_session_and_lose_no_octet() -> Result<()> {
     let world = online()?;
     let books = [Books::open(&world, 0)?, Books::open(&world, 1)?];
-    let flow = stream(&world)?;
+    let flow = world.stream(RATE)?;
     for switch in 0..10 {
         world.topology.prefer(1 - switch % 2)?;
         meanwhile(Duration::from_millis(if switch == 4 { 100 } else { 900 }))?;

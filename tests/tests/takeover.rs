@@ -8,8 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use e2e::eventually::eventually;
 use e2e::process::Weir;
 use e2e::scenario::{Books, Plot, SOON, World, chunked, iccid};
-use e2e::topology::{HOST_V4, Layout, Medium};
-use e2e::traffic::{Datagrams, Flow, udp};
+use e2e::topology::{Layout, Medium};
 use nix::sys::signal::Signal;
 
 const PLENTY: u64 = 1 << 30;
@@ -25,10 +24,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const DIE_AT: &str = "WEIR_DRILL_DIE_AT";
 const HALT_AT: &str = "WEIR_DRILL_HALT_AT";
 const LAYOUT: &str = "WEIR_DRILL_LAYOUT";
-
-fn stream(world: &World) -> Result<Flow> {
-    udp(&world.topology.client, (&world.topology.internet, HOST_V4), Datagrams::endless(RATE, 1000))
-}
 
 fn plot() -> Plot {
     Plot::of(chunked(PLENTY, CHUNK))
@@ -52,9 +47,7 @@ fn is_two_sessions(world: &mut World, books: Books) -> Result<()> {
 #[test]
 fn a_meter_of_an_older_layout_is_read_for_the_last_time_and_makes_way_without_a_gap() -> Result<()> {
     let mut world = World::online(&plot())?;
-    let mut books = Books::open(&world, 0)?;
-    let flow = stream(&world)?;
-    flow.carries(CHUNK, SOON)?;
+    let (mut books, flow) = world.under_traffic(RATE, CHUNK)?;
     world.kill_agent()?;
     flow.carries(CHUNK / 8, SOON)?;
     books.keep_meter(&world)?;
@@ -72,9 +65,7 @@ fn a_meter_of_an_older_layout_is_read_for_the_last_time_and_makes_way_without_a_
 #[test]
 fn a_death_in_the_middle_of_a_change_of_layout_loses_nothing() -> Result<()> {
     let mut world = World::online(&plot())?;
-    let mut books = Books::open(&world, 0)?;
-    let flow = stream(&world)?;
-    flow.carries(CHUNK, SOON)?;
+    let (mut books, flow) = world.under_traffic(RATE, CHUNK)?;
     world.kill_agent()?;
     books.keep_meter(&world)?;
     for point in ["maps-pinned", "uplink-attached", "staged", "kept", "superseded"] {
@@ -95,9 +86,7 @@ fn a_meter_of_a_newer_layout_is_refused_and_nothing_is_touched() -> Result<()> {
     let mut world = World::build(&plot())?;
     world.start_agent_with(&[], &newer)?;
     world.reaches(0, &["active"])?;
-    let books = Books::open(&world, 0)?;
-    let flow = stream(&world)?;
-    flow.carries(CHUNK, SOON)?;
+    let (books, flow) = world.under_traffic(RATE, CHUNK)?;
     world.kill_agent()?;
     let before = only_meter(&world)?;
 
@@ -131,9 +120,7 @@ fn a_meter_of_a_layout_that_nobody_can_read_is_billed_up_to_the_last_record_and_
     let mut world = World::build(&Plot::of(chunked(PLENTY, 4 << 20)))?;
     world.start_agent_with(&[], &[(LAYOUT, "7")])?;
     world.reaches(0, &["active"])?;
-    let mut books = Books::open(&world, 0)?;
-    let flow = stream(&world)?;
-    flow.carries(CHUNK, SOON)?;
+    let (mut books, flow) = world.under_traffic(RATE, CHUNK)?;
     flow.stop()?;
     let known = eventually("everything to be recorded", SOON, || {
         let (recorded, passed) = (recorded(&world)?, world.passed(0)?);
@@ -141,7 +128,7 @@ fn a_meter_of_a_layout_that_nobody_can_read_is_billed_up_to_the_last_record_and_
         Ok(passed)
     })?;
     world.kill_agent()?;
-    let unknown = stream(&world)?;
+    let unknown = world.stream(RATE)?;
     unknown.carries(CHUNK / 4, SOON)?;
     unknown.stop()?;
     books.keep_meter(&world)?;
@@ -162,9 +149,7 @@ fn a_meter_of_a_layout_that_nobody_can_read_is_billed_up_to_the_last_record_and_
 #[test]
 fn pins_that_went_out_of_sight_while_nobody_was_there_are_not_metered_beside() -> Result<()> {
     let mut world = World::online(&plot())?;
-    let mut books = Books::open(&world, 0)?;
-    let flow = stream(&world)?;
-    flow.carries(CHUNK, SOON)?;
+    let (mut books, flow) = world.under_traffic(RATE, CHUNK)?;
     world.kill_agent()?;
     books.keep_meter(&world)?;
     world.workdir.cover_bpffs()?;
@@ -178,9 +163,7 @@ fn pins_that_went_out_of_sight_while_nobody_was_there_are_not_metered_beside() -
 #[test]
 fn pins_that_go_out_of_sight_under_a_running_agent_are_noticed_and_made_anew() -> Result<()> {
     let mut world = World::online(&plot())?;
-    let mut books = Books::open(&world, 0)?;
-    let flow = stream(&world)?;
-    flow.carries(CHUNK, SOON)?;
+    let (mut books, flow) = world.under_traffic(RATE, CHUNK)?;
     books.keep_meter(&world)?;
     world.workdir.cover_bpffs()?;
     world.agent.as_mut().context("an agent")?.actor.wait_for_line("the pins of the meter are gone", PATIENCE)?;
@@ -198,9 +181,7 @@ fn pins_that_go_out_of_sight_under_a_running_agent_are_noticed_and_made_anew() -
 #[test]
 fn a_link_whose_pins_are_unmounted_stays_metered_and_is_pinned_again_when_that_is_possible() -> Result<()> {
     let mut world = World::online(&plot())?;
-    let mut books = Books::open(&world, 0)?;
-    let flow = stream(&world)?;
-    flow.carries(CHUNK, SOON)?;
+    let (mut books, flow) = world.under_traffic(RATE, CHUNK)?;
     books.keep_meter(&world)?;
     let before = only_meter(&world)?;
     world.workdir.unmount_bpffs();
@@ -217,9 +198,7 @@ fn a_link_whose_pins_are_unmounted_stays_metered_and_is_pinned_again_when_that_i
 #[test]
 fn damaged_pins_are_taken_over_and_what_they_counted_is_billed() -> Result<()> {
     let mut world = World::online(&plot())?;
-    let mut books = Books::open(&world, 0)?;
-    let flow = stream(&world)?;
-    flow.carries(CHUNK, SOON)?;
+    let (mut books, flow) = world.under_traffic(RATE, CHUNK)?;
     world.kill_agent()?;
     books.keep_meter(&world)?;
     fs::remove_file(world.pin_root().join("v1/wan0/allow"))?;
@@ -238,9 +217,7 @@ fn what_a_deleted_link_had_counted_is_billed_although_the_agent_dies_when_the_ne
     let mut world = World::build(&plot)?;
     world.start_agent(&[])?;
     world.reaches(0, &["active"])?;
-    let books = Books::open(&world, 0)?;
-    let flow = stream(&world)?;
-    flow.carries(CHUNK, SOON)?;
+    let (books, flow) = world.under_traffic(RATE, CHUNK)?;
     world.kill_agent()?;
     flow.carries(CHUNK / 8, SOON)?;
     flow.stop()?;
@@ -300,9 +277,7 @@ fn a_loader_does_not_outlive_its_agent_and_the_next_one_does_not_wait_for_it() -
     }
     world.start_agent(&[])?;
     world.reaches(0, &["active"])?;
-    let books = Books::open(&world, 0)?;
-    let flow = stream(&world)?;
-    flow.carries(CHUNK, SOON)?;
+    let (books, flow) = world.under_traffic(RATE, CHUNK)?;
     flow.stop()?;
     only_meter(&world)?;
     world.settles_to_the_octet(books).map(drop)
@@ -320,9 +295,7 @@ fn a_loader_that_is_killed_is_said_and_the_link_is_metered_in_the_end() -> Resul
     }
     world.start_agent(&[])?;
     world.reaches(0, &["active"])?;
-    let books = Books::open(&world, 0)?;
-    let flow = stream(&world)?;
-    flow.carries(CHUNK, SOON)?;
+    let (books, flow) = world.under_traffic(RATE, CHUNK)?;
     flow.stop()?;
     only_meter(&world)?;
     world.settles_to_the_octet(books).map(drop)
@@ -369,9 +342,7 @@ fn second(world: &World, name: &str, change: impl Fn(&str) -> String) -> Result<
 #[test]
 fn a_second_agent_on_the_same_pins_or_the_same_link_is_refused_and_the_first_goes_on_to_the_octet() -> Result<()> {
     let mut world = World::online(&plot())?;
-    let books = Books::open(&world, 0)?;
-    let flow = stream(&world)?;
-    flow.carries(CHUNK / 2, SOON)?;
+    let (books, flow) = world.under_traffic(RATE, CHUNK / 2)?;
     let before = only_meter(&world)?;
     let pin_root = world.pin_root();
     let said = second(&world, "same-pins", |text| text.replace("\"wan0\"", "\"wan7\""))?;
@@ -398,9 +369,7 @@ fn an_agent_with_another_ledger_does_not_take_over_what_a_first_one_has_kept() -
     let mut world = World::build(&plot())?;
     world.start_agent(&["--keep"])?;
     world.reaches(0, &["active"])?;
-    let books = Books::open(&world, 0)?;
-    let flow = stream(&world)?;
-    flow.carries(CHUNK / 2, SOON)?;
+    let (books, flow) = world.under_traffic(RATE, CHUNK / 2)?;
     world.stop_agent()?;
     let before = only_meter(&world)?;
 

@@ -5,9 +5,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use e2e::eventually::eventually;
 use e2e::scenario::{Books, ClockWord, Plot, SOON, Transport, World, chunked};
-use e2e::topology::HOST_V4;
-use e2e::traffic::{Datagrams, Flow, udp};
 use serde_json::{Value, json};
+
+/// Octets a second.
+const RATE: u64 = 400_000;
 
 const PLENTY: u64 = 1 << 30;
 
@@ -15,10 +16,6 @@ const FIVE_WEEKS: i64 = 5 * 7 * 86_400;
 
 /// Time for retries with their back-off.
 const PATIENCE: Duration = Duration::from_secs(40);
-
-fn stream(world: &World) -> Result<Flow> {
-    udp(&world.topology.client, (&world.topology.internet, HOST_V4), Datagrams::endless(400_000, 1000))
-}
 
 /// The agent's ledger, read as any other program would.
 fn ledger(world: &World) -> Result<rusqlite::Connection> {
@@ -61,7 +58,7 @@ fn a_step_of_five_weeks_in_either_direction_changes_no_interval_and_no_octet() -
     let plot = Plot::of(chunked(PLENTY, 2 << 20)).agent("report_interval = \"1s\"\n");
     let world = World::online(&plot)?;
     let books = Books::open(&world, 0)?;
-    let flow = stream(&world)?;
+    let flow = world.stream(RATE)?;
     goes_on_reporting(&world, 1)?;
     for step in [FIVE_WEEKS, -FIVE_WEEKS, 0] {
         let before = world.account(0)?.of_kind("debit").count();
@@ -106,7 +103,7 @@ fn without_a_clock_it_logs_in_over_tls_and_labels_by_the_servers_time_until_ntp_
     let books = Books::before_the_agent(&world, 0)?;
     world.start_agent(&[])?;
     world.reaches(0, &["active", "renewing"])?;
-    let flow = stream(&world)?;
+    let flow = world.stream(RATE)?;
     goes_on_reporting(&world, 1)?;
     let status = world.status()?;
     ensure!(status["clock_synced"] == false && (seconds(&status["at"])? - now()?).abs() < 5, "{status}");
@@ -144,7 +141,7 @@ fn usage_of_a_time_without_a_clock_is_labelled_right_once_there_is_one() -> Resu
     let start = now()?;
     world.shift_wall(-start, ClockWord::Unsynced)?;
     world.start_agent(&[])?;
-    let flow = stream(&world)?;
+    let flow = world.stream(RATE)?;
     let waiting = |least: i64| -> Result<()> {
         let sql = "SELECT count(*), coalesce(max(container.closed_wall / 1000000), 0) FROM container JOIN session \
                    USING (charging_id) WHERE number >= next_unsealed";

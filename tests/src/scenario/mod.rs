@@ -25,7 +25,8 @@ use crate::clock::Deadline;
 use crate::eventually::eventually;
 use crate::http::Client;
 use crate::process::{Weir, WeirServer, binary};
-use crate::topology::Topology;
+use crate::topology::{HOST_V4, Topology};
+use crate::traffic::{Datagrams, Flow, udp};
 
 /// How long anything may take that is expected to happen soon.
 pub const SOON: Duration = Duration::from_secs(15);
@@ -155,6 +156,19 @@ impl World {
 
     fn wall_shift(&self) -> PathBuf {
         self.workdir.path().join("wall-shift")
+    }
+
+    /// A stream of datagrams that never ends, so many octets a second, from the client to the host beyond the preferred link.
+    pub fn stream(&self, rate: u64) -> Result<Flow> {
+        udp(&self.topology.client, (&self.topology.internet, HOST_V4), Datagrams::endless(rate, 1000))
+    }
+
+    /// Opens the books of the first link and lets a stream flow over it; `at_first` octets have arrived.
+    pub fn under_traffic(&self, rate: u64, at_first: u64) -> Result<(Books, Flow)> {
+        let books = Books::open(self, 0)?;
+        let flow = self.stream(rate)?;
+        flow.carries(at_first, SOON)?;
+        Ok((books, flow))
     }
 
     /// Kills the agent as a crash would.
