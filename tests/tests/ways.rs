@@ -232,6 +232,9 @@ fn the_servers_name_is_looked_up_through_the_gate_that_is_shut_before_the_first_
     let socket = world.topology.internet.run_in(|| UdpSocket::bind((HOST_V4, 53)))??;
     socket.set_read_timeout(Some(SOON))?;
     std::thread::spawn(move || resolve(&socket, "192.0.2.1".parse()?));
-    world.reaches(0, &["active"])?;
+    eventually("units", PATIENCE, || {
+        ensure!(world.link_status("wan0")?["state"] == "active", "not yet");
+        Ok(())
+    })?;
     ends_well(world, 1)
 }
