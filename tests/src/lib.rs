@@ -1,6 +1,7 @@
 //! Namespaces, captures, traffic and actors: what the scenarios and the demo are built on.
 
 pub mod backlog;
+pub mod bench;
 pub mod bpffs;
 pub mod capture;
 pub mod cleanup;

@@ -1,50 +1,80 @@
-//! `cargo xtask bench`: how fast a long backlog drains, with the release build of agent and server.
+//! `cargo xtask bench`: measures the release build, one bench or all of them, and reports.
 
-use std::fs;
+use std::ffi::OsString;
 
-use anyhow::Context as _;
-use clap::{Args, Subcommand};
+use anyhow::ensure;
+use clap::{Args, ValueEnum};
 
 use crate::{
     build,
     children::{run, say, status},
-    run::{exit_code, ready},
+    clean,
+    privilege::Root,
+    run::{as_root, exit_code},
+    signals,
     workspace::Workspace,
 };
 
 /// What is measured.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    #[command(subcommand)]
-    what: What,
+    /// Which bench; all of them and then the report when left out
+    name: Option<Bench>,
+    /// Arguments of the bench; `--` in front of `--help` lists them
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<OsString>,
 }
 
-#[derive(Subcommand)]
-enum What {
+/// The benches of `weir-bench` (tests/src/bench).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Bench {
     /// A million buffered containers, while a session in use is renewed
-    Drain {
-        /// Past sessions
-        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-        sessions: u32,
-        /// Containers of each
-        #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
-        containers: u32,
-    },
+    Drain,
+    /// Tables and chart of the figures that there are
+    Report,
 }
 
-/// Builds what is measured and what measures, and runs that; the figures stay in target/bench. Returns the program's exit code.
+impl Bench {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Drain => "drain",
+            Self::Report => "report",
+        }
+    }
+}
+
+/// Builds what is measured and what measures, and runs that; the figures stay in target/bench. Returns the exit code of the first
+/// bench that failed: the others run all the same, and the report tells what there is.
 pub(crate) fn bench(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<u8> {
-    let What::Drain { sessions, containers } = arguments.what;
-    let root = ready(workspace)?;
+    let root = as_root()?;
     build::release(workspace)?;
     say("build: what measures them");
     let mut command = workspace.cargo("build");
-    command.args(["--release", "--package", "e2e", "--bin", "weir-drain"]);
+    command.args(["--release", "--package", "e2e", "--bin", "weir-bench"]);
     run(command)?;
-    let figures = workspace.target.join("bench");
-    fs::create_dir_all(&figures).with_context(|| format!("make {}", figures.display()))?;
-    let mut command = root.command(workspace.target.join("release/weir-drain"));
-    command.args(["--sessions", &sessions.to_string(), "--containers", &containers.to_string(), "--json"]);
-    command.arg(figures.join("drain.json"));
-    Ok(exit_code(status(&mut command)?))
+    let Some(only) = arguments.name else {
+        ensure!(arguments.arguments.is_empty(), "arguments are one bench's: name it in front of them");
+        let mut failed = 0;
+        // The report is the last of them.
+        for bench in Bench::value_variants() {
+            let code = measure(workspace, root, *bench, &[])?;
+            failed = if failed == 0 { code } else { failed };
+            if signals::received().is_some() {
+                break;
+            }
+        }
+        return Ok(failed);
+    };
+    measure(workspace, root, only, &arguments.arguments)
+}
+
+fn measure(workspace: &Workspace, root: Root, bench: Bench, arguments: &[OsString]) -> anyhow::Result<u8> {
+    say(&format!("bench: {}", bench.name()));
+    let mut command = root.command(workspace.target.join("release/weir-bench"));
+    command.arg("--figures").arg(workspace.target.join("bench")).arg(bench.name()).args(arguments);
+    let status = status(&mut command)?;
+    if signals::received().is_some() || !status.success() {
+        clean::clean()?;
+    }
+    Ok(exit_code(status))
 }

@@ -38,12 +38,18 @@ pub(crate) fn play(workspace: &Workspace, program: &str, arguments: &[OsString])
 
 /// Builds, and says how to become root.
 pub(crate) fn ready(workspace: &Workspace) -> anyhow::Result<Root> {
+    let root = as_root()?;
+    build::build(workspace)?;
+    Ok(root)
+}
+
+/// How this caller becomes root, or an error in plain words.
+pub(crate) fn as_root() -> anyhow::Result<Root> {
     let root = Root::of_caller();
     ensure!(
         root != Root::Unreachable,
         "metering needs root (BPF programs, namespaces), and this account has no sudo: run `cargo xtask` as root"
     );
-    build::build(workspace)?;
     Ok(root)
 }
 
