@@ -10,10 +10,10 @@ use aya_ebpf::{
     programs::TcContext,
 };
 
-const ETHERNET_HEADER: u32 = 14;
-const VLAN_TAG: u32 = 4;
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
+pub(crate) const ETHERNET_HEADER: u32 = 14;
+pub(crate) const VLAN_TAG: u32 = 4;
+pub(crate) const ETHERTYPE_IPV4: u16 = 0x0800;
+pub(crate) const ETHERTYPE_IPV6: u16 = 0x86dd;
 const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_QINQ: u16 = 0x88a8;
 
@@ -40,28 +40,12 @@ pub(crate) struct Frame {
 
 impl Frame {
     /// The same frame, but the verifier no longer knows how it was found.
-    ///
-    /// Otherwise it follows everything that comes after once for each way to here, and two programs of some thousand
-    /// instructions cost it hundreds of thousands (the bound is a million). A number that it does not know, and that
-    /// is 0, is added to each field: the length of the packet less the length of the packet.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "it is 0")]
     pub(crate) fn merged(self, ctx: &TcContext) -> Self {
-        // SAFETY: the context of a running program. Volatile, so that the compiler does not know it either.
-        let nothing = unsafe {
-            let length = &raw const (*ctx.skb.skb).len;
-            length.read_volatile().wrapping_sub(length.read_volatile())
-        };
-        let Ip { l2, version, protocol, header, total, fragment_offset } = self.ip;
+        let nothing = nothing(ctx);
         Self {
-            ip: Ip {
-                l2: l2.wrapping_add(nothing),
-                version: version.wrapping_add(nothing),
-                protocol: protocol.wrapping_add(nothing as u8),
-                header: header.wrapping_add(nothing),
-                total: total.wrapping_add(nothing),
-                fragment_offset: fragment_offset.wrapping_add(nothing),
-            },
+            ip: self.ip.merged(ctx),
             l2: self.l2.wrapping_add(nothing),
             ethertype: self.ethertype.wrapping_add(nothing as u16),
         }
@@ -98,17 +82,47 @@ pub(crate) struct Ip {
 }
 
 impl Ip {
-    const NONE: Self = Self { l2: 0, version: 0, protocol: 0, header: 0, total: 0, fragment_offset: 0 };
+    pub(crate) const NONE: Self = Self { l2: 0, version: 0, protocol: 0, header: 0, total: 0, fragment_offset: 0 };
 
     #[inline(always)]
     pub(crate) fn is_there(&self) -> bool {
         self.version != 0
     }
 
+    /// The same header, but the verifier no longer knows how it was found.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "it is 0")]
+    pub(crate) fn merged(self, ctx: &TcContext) -> Self {
+        let nothing = nothing(ctx);
+        Self {
+            l2: self.l2.wrapping_add(nothing),
+            version: self.version.wrapping_add(nothing),
+            protocol: self.protocol.wrapping_add(nothing as u8),
+            header: self.header.wrapping_add(nothing),
+            total: self.total.wrapping_add(nothing),
+            fragment_offset: self.fragment_offset.wrapping_add(nothing),
+        }
+    }
+
     /// The link type that this frame speaks for.
     #[inline(always)]
     pub(crate) fn link_type(&self) -> u64 {
         if self.l2 == 0 { LINK_RAW_IP } else { LINK_ETHERNET }
+    }
+}
+
+/// A 0 that neither the compiler nor the verifier knows to be one: the length of the packet less the length of the
+/// packet.
+///
+/// Added to what was found, it makes the verifier forget how. Otherwise it follows everything that comes after once for
+/// each way to here, and two programs of some thousand instructions cost it hundreds of thousands (the bound is a
+/// million).
+#[inline(always)]
+pub(crate) fn nothing(ctx: &TcContext) -> u32 {
+    // SAFETY: the context of a running program. Volatile, so that the compiler does not know it either.
+    unsafe {
+        let length = &raw const (*ctx.skb.skb).len;
+        length.read_volatile().wrapping_sub(length.read_volatile())
     }
 }
 
@@ -183,7 +197,7 @@ fn strip_ethernet(ctx: &TcContext, head: &Head) -> (u32, u16) {
 }
 
 #[inline(always)]
-fn is_tag(ethertype: u16) -> bool {
+pub(crate) fn is_tag(ethertype: u16) -> bool {
     matches!(ethertype, ETHERTYPE_VLAN | ETHERTYPE_QINQ)
 }
 
@@ -201,12 +215,12 @@ fn is_ip(ethertype: u16) -> bool {
 }
 
 #[inline(always)]
-fn ethertype_of(ip: &Ip) -> u16 {
+pub(crate) fn ethertype_of(ip: &Ip) -> u16 {
     if ip.version == 4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 }
 }
 
 #[inline(always)]
-fn ip_at(ctx: &TcContext, l2: u32) -> Ip {
+pub(crate) fn ip_at(ctx: &TcContext, l2: u32) -> Ip {
     match ctx.load::<Head>(l2 as usize) {
         Ok(head) => parse(ctx, &head, l2),
         Err(_) => Ip::NONE,

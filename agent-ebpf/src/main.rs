@@ -21,6 +21,7 @@ mod locate;
 mod maps;
 mod packet;
 mod policer;
+mod tunnel;
 
 use agent_common::{DOWNLINK, UPLINK};
 use aya_ebpf::{macros::classifier, programs::TcContext};

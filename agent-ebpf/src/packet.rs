@@ -3,16 +3,18 @@
 use agent_common::{DOWNLINK, UPLINK};
 use aya_ebpf::programs::TcContext;
 
-use crate::locate::{Frame, Ip, gso_size};
+use crate::{
+    locate::{ETHERNET_HEADER, Frame, Ip, gso_size, nothing},
+    tunnel,
+};
 
 pub(crate) const TCP: u8 = 6;
 pub(crate) const UDP: u8 = 17;
 pub(crate) const ICMPV6: u8 = 58;
 const SCTP: u8 = 132;
 
-const UDP_HEADER: u32 = 8;
+pub(crate) const UDP_HEADER: u32 = 8;
 const SCTP_HEADER: u32 = 12;
-const ETHERNET_HEADER: u32 = 14;
 /// Ethernet frames shorter than this are padded to it (IEEE 802.3, without the check sequence).
 const ETHERNET_MINIMUM: u32 = 60;
 
@@ -43,6 +45,14 @@ impl Transport {
     pub(crate) fn is_there(self) -> bool {
         self.offset != 0
     }
+
+    /// The same, but the verifier no longer knows how it was found.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "it is 0")]
+    fn merged(self, ctx: &TcContext) -> Self {
+        let nothing = nothing(ctx);
+        Self { protocol: self.protocol.wrapping_add(nothing as u8), offset: self.offset.wrapping_add(nothing) }
+    }
 }
 
 /// Measures a frame behind its link header; one without a readable IP header by its length.
@@ -63,35 +73,90 @@ pub(crate) fn measure(ctx: &TcContext, frame: &Frame, direction: u32) -> Size {
     size
 }
 
-/// Measures a packet that is many on the air: each segment repeats the network and the transport header.
+/// Measures a packet that is many on the air: each segment repeats the network and the transport header, and in a
+/// tunnel those of both packets.
 ///
 /// `skb->len` counts them once, before TSO as well as after GRO, and is up to 11 % short (MSS 536).
+///
+/// How many segments there are `gso_segs` tells, and the payload divided by `gso_size`. Where these differ, the number
+/// is forged or headers are hidden (a tunnel that is not known): then the reading that gives more counts.
 #[inline(never)]
 fn measure_super_packet(ctx: &TcContext, ip: &Ip, direction: u32, size: &mut Size) {
     let l3 = ctx.len().saturating_sub(ip.l2);
     // SAFETY: the context of a running program.
     let (gso_segs, wire_len) = unsafe { ((*ctx.skb.skb).gso_segs, (*ctx.skb.skb).wire_len) };
-    *size = Size { octets: u64::from(l3), packets: u64::from(gso_segs.max(1)), is_guess: 1 };
-    let transport = transport(ctx, ip);
-    let header = transport_header(ctx, transport);
-    let repeated = transport.offset.saturating_sub(ip.l2) + header;
-    if !transport.is_there() || header == UNREADABLE || repeated > l3 {
+    let repeated = repeated(ctx, ip);
+    let headers = if repeated.octets > l3 { ip.header } else { repeated.octets };
+    let segment = gso_size(ctx).max(1);
+    let by_size = if segment == BY_FRAGMENTS { 1 } else { (l3 - headers).div_ceil(segment).max(1) };
+    let segments = by_size.max(gso_segs);
+    let is_agreed = gso_segs == 0 || gso_segs == by_size || segment == BY_FRAGMENTS;
+    *size = Size {
+        octets: segmented(l3, segments, headers),
+        packets: u64::from(segments),
+        is_guess: u64::from(repeated.is_known == 0 || repeated.octets > l3 || !is_agreed),
+    };
+    if repeated.is_known == CERTAIN {
         return;
     }
-    // virtio, tun and AF_PACKET may leave the number of segments open.
-    let segments = if gso_segs != 0 { gso_segs } else { (l3 - repeated).div_ceil(gso_size(ctx).max(1)).max(1) };
-    size.packets = u64::from(segments);
-    size.octets += u64::from(segments - 1) * u64::from(repeated);
-    // A tunnel (over UDP too) repeats more inside, which is not known here. At egress `wire_len` counts all headers
-    // once a segment; at ingress it means something else before Linux 6.19.
-    size.is_guess = u64::from(header == 0);
-    if direction == UPLINK && gso_segs != 0 && transport.protocol != TCP {
-        let wire = u64::from(wire_len).saturating_sub(u64::from(gso_segs) * u64::from(ip.l2));
-        if wire > size.octets {
-            size.octets = wire;
-            size.is_guess = 0;
-        }
+    if !is_agreed {
+        // So many segments, all but the last of full size, leave so much for headers at least.
+        let hidden = u64::from(l3).saturating_sub(u64::from(gso_segs) * u64::from(segment));
+        #[expect(clippy::cast_possible_truncation, reason = "at most `l3`")]
+        let hidden = segmented(l3, gso_segs, hidden as u32);
+        size.octets = size.octets.max(hidden);
+        size.packets = u64::from(gso_segs);
     }
+    // What the kernel makes of it at egress. At ingress it means something else before Linux 6.19, and older kernels
+    // take the header of a tunnel for that of the packet inside: good where nothing better is known.
+    if direction == UPLINK {
+        let wire = u64::from(wire_len).saturating_sub(u64::from(segments) * u64::from(ip.l2));
+        size.octets = size.octets.max(wire);
+    }
+}
+
+/// Octets of so many segments that together hold `l3` and repeat `headers` of them.
+#[inline(always)]
+fn segmented(l3: u32, segments: u32, headers: u32) -> u64 {
+    u64::from(l3) + u64::from(segments - 1) * u64::from(headers)
+}
+
+/// `GSO_BY_FRAGS`: the segments (of SCTP) are of different sizes, and only their number is known.
+const BY_FRAGMENTS: u32 = 0xffff;
+
+/// What the segments of a super-packet repeat.
+#[derive(Clone, Copy)]
+struct Repeated {
+    /// Octets from the IP header on.
+    octets: u32,
+    /// 0 if there is more that could not be read; else [`LIKELY`] or [`CERTAIN`].
+    is_known: u64,
+}
+
+/// [`Repeated::is_known`]: unless a datagram is a tunnel of a kind that is not known.
+const LIKELY: u64 = 1;
+/// [`Repeated::is_known`]: beyond doubt.
+const CERTAIN: u64 = 2;
+
+/// Reads the headers to the end, through a tunnel.
+#[inline(always)]
+fn repeated(ctx: &TcContext, ip: &Ip) -> Repeated {
+    let outer = transport(ctx, ip).merged(ctx);
+    if !outer.is_there() {
+        return Repeated { octets: ip.header, is_known: 0 };
+    }
+    let inner = tunnel::inner(ctx, outer).merged(ctx);
+    let innermost = if inner.is_there() { transport(ctx, &inner).merged(ctx) } else { outer };
+    if !innermost.is_there() {
+        return Repeated { octets: (inner.l2 + inner.header).saturating_sub(ip.l2), is_known: 0 };
+    }
+    let header = transport_header(ctx, innermost);
+    let before = innermost.offset.saturating_sub(ip.l2);
+    if header == 0 || header == UNREADABLE {
+        return Repeated { octets: before, is_known: 0 };
+    }
+    let is_known = if innermost.protocol == UDP && !inner.is_there() { LIKELY } else { CERTAIN };
+    Repeated { octets: before + header, is_known }
 }
 
 /// [`transport_header`]: longer than any packet.

@@ -12,6 +12,7 @@ pub mod eventually;
 pub mod http;
 pub mod netns;
 pub mod offload;
+pub mod packet;
 pub mod process;
 mod reconciliation;
 pub mod scenario;

@@ -141,6 +141,12 @@ impl Bench {
         sum
     }
 
+    /// How many instructions the verifier has followed to accept the larger program.
+    pub(crate) fn verified(&mut self) -> u32 {
+        let count = |name| program(&mut self.object, name).info().unwrap().verified_instruction_count().unwrap();
+        ["weir_uplink", "weir_downlink"].map(count).into_iter().max().unwrap()
+    }
+
     /// What the ring buffer of hints holds; it can be asked for once.
     pub(crate) fn hints(&mut self) -> Vec<Hint> {
         let map = self.object.take_map("hints").expect("asked for once");

@@ -6,19 +6,17 @@ use agent::datapath::AllowList;
 use agent_common::{
     Counters, DOWNLINK, Gate, HINT_REFUSAL, HINT_THRESHOLD, LINK_ETHERNET, MAX_CEILING, MODE_THROTTLE, UPLINK, Word,
 };
+use e2e::packet::{
+    ARP, DOWNLINK_V4, EAPOL, HERE_V4, HERE_V6, ICMPV6, IPV4, IPV6, TCP, THERE_V4, THERE_V6, UDP, UPLINK_V4, V4, VLAN,
+    ethernet, extension, tagged, tcp, udp, v4, v6, v6_between,
+};
 
-use crate::{
-    bench::{
-        Bench,
-        Direction::{Downlink, Uplink},
-        OPEN,
-        Verdict::{Drop, Pass},
-        tally,
-    },
-    build::{
-        ARP, DOWNLINK_V4, EAPOL, HERE_V4, HERE_V6, ICMPV6, IPV4, IPV6, TCP, THERE_V4, THERE_V6, UDP, UPLINK_V4, V4,
-        VLAN, ethernet, extension, tagged, tcp, udp, v4, v6, v6_between,
-    },
+use crate::bench::{
+    Bench,
+    Direction::{Downlink, Uplink},
+    OPEN,
+    Verdict::{Drop, Pass},
+    tally,
 };
 
 const SHUT: Gate = Gate { ceiling: 0, ..OPEN };

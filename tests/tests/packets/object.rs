@@ -4,15 +4,13 @@
 //! the strongest order everywhere, so every atomic instruction of the object must be one that fetches.
 
 use agent::datapath::load::OBJECT;
+use e2e::packet::{IPV4, UDP, UPLINK_V4, ethernet, udp, v4};
 
-use crate::{
-    bench::{
-        Bench,
-        Direction::{Downlink, Uplink},
-        OPEN,
-        Verdict::{Drop, Pass},
-    },
-    build::{IPV4, UDP, UPLINK_V4, ethernet, udp, v4},
+use crate::bench::{
+    Bench,
+    Direction::{Downlink, Uplink},
+    OPEN,
+    Verdict::{Drop, Pass},
 };
 
 /// `BPF_STX | BPF_ATOMIC | BPF_DW` and the same with `BPF_W`.
@@ -71,4 +69,14 @@ fn the_sum_that_decides_is_the_sum_that_stands() {
     assert_eq!(bench.word().gate, 3 * 128);
     let counters = bench.counters();
     assert_eq!((counters.uplink.passed.octets, counters.downlink.passed.octets), (2 * 128, 128));
+}
+
+/// What any verifier since Linux 5.2 follows before it gives up (`BPF_COMPLEXITY_LIMIT_INSNS`).
+const VERIFIER_BOUND: u32 = 1_000_000;
+
+#[test]
+fn the_verifier_is_nowhere_near_its_bound() {
+    // Other kernels follow more or fewer ways than this one.
+    let verified = Bench::new().verified();
+    assert!(verified < VERIFIER_BOUND / 10, "{verified} instructions followed");
 }
