@@ -6,6 +6,7 @@
 //! `WEIR_DRILL_CLOCK=FILE` shifts the wall clock by what the file says (`<signed seconds> synced|unsynced`) for as long as it is there.
 //! `WEIR_DRILL_BOOT_ID=TEXT` has it take this for another boot.
 //! `WEIR_DRILL_LAYOUT=N` has it be an agent of that layout of the maps, in all but the maps themselves.
+//! `WEIR_DRILL_ATTACH=clsact` has it take the kernel for one without TCX.
 //!
 //! In a release build every call is nothing: `cargo xtask build --release` refuses a binary that knows one of these names.
 
@@ -13,7 +14,7 @@
 mod armed;
 
 #[cfg(debug_assertions)]
-pub use armed::{boot, layout, pass, prepare, sync, wall};
+pub use armed::{boot, forbids_tcx, layout, pass, prepare, sync, wall};
 
 /// A moment at which a process may be made to die.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +68,13 @@ pub const fn pass(_: Point) {}
 #[must_use]
 pub const fn layout(version: u32) -> u32 {
     version
+}
+
+/// The kernel as it is.
+#[cfg(not(debug_assertions))]
+#[must_use]
+pub const fn forbids_tcx() -> bool {
+    false
 }
 
 /// Nothing.

@@ -1,5 +1,6 @@
 //! Namespaces, captures, traffic and actors: what the scenarios and the demo are built on.
 
+pub mod alone;
 pub mod backlog;
 pub mod bench;
 pub mod bpffs;
@@ -17,6 +18,7 @@ pub mod process;
 mod reconciliation;
 pub mod scenario;
 pub mod sim;
+pub mod stranger;
 pub mod topology;
 pub mod torture;
 pub mod traffic;

@@ -60,7 +60,7 @@ impl Namespace {
         require_root()?;
         let name = cleanup::unique_name(label);
         let ((), registration) =
-            cleanup::register(Resource::Netns(name.clone()), || run_ip(&["netns", "add", &name], "").map(drop))?;
+            cleanup::register(Resource::Netns(name.clone()), || run("ip", &["netns", "add", &name], "").map(drop))?;
         let path = format!("{NETNS_DIR}/{name}");
         let file = Arc::new(File::open(&path).with_context(|| format!("open {path}"))?);
         let namespace = Self(Arc::new(Inner { name, file, _registration: registration }));
@@ -119,14 +119,23 @@ impl Namespace {
 
     /// Runs `ip -n NAME ARGS`, ARGS split at blanks, and answers what it printed.
     pub fn ip(&self, args: &str) -> Result<String> {
+        self.tool("ip", args)
+    }
+
+    /// Runs `tc -n NAME ARGS`, ARGS split at blanks, and answers what it printed.
+    pub fn tc(&self, args: &str) -> Result<String> {
+        self.tool("tc", args)
+    }
+
+    fn tool(&self, program: &str, args: &str) -> Result<String> {
         let mut all = vec!["-n", &self.0.name];
         all.extend(args.split_whitespace());
-        run_ip(&all, "")
+        run(program, &all, "")
     }
 
     /// Runs many `ip` commands at once, one a line.
     pub fn ip_batch(&self, script: &str) -> Result<()> {
-        run_ip(&["-n", &self.0.name, "-batch", "-"], script).map(drop)
+        run("ip", &["-n", &self.0.name, "-batch", "-"], script).map(drop)
     }
 
     /// Writes a value to `/proc/sys/net/KEY` of this namespace.
@@ -164,18 +173,18 @@ fn enter_child(file: &File, parent: Pid) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Runs `ip` with a script on its standard input; an error holds what it complained of.
-fn run_ip(args: &[&str], script: &str) -> Result<String> {
-    let what = || format!("ip {} {script}", args.join(" "));
-    let mut child = Command::new("ip")
+/// Runs `ip` or `tc` with a script on its standard input; an error holds what it complained of.
+fn run(program: &str, args: &[&str], script: &str) -> Result<String> {
+    let what = || format!("{program} {} {script}", args.join(" "));
+    let mut child = Command::new(program)
         .args(args)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .context("cannot run `ip` (package iproute2)")?;
+        .with_context(|| format!("cannot run `{program}` (package iproute2)"))?;
     if let Some(mut stdin) = child.stdin.take() {
-        // Where `ip` gives up early its own words say more than a broken pipe.
+        // Where it gives up early its own words say more than a broken pipe.
         let _ = stdin.write_all(script.as_bytes());
     }
     let Output { status, stdout, stderr } = child.wait_with_output().with_context(what)?;

@@ -1,36 +1,25 @@
 //! Load, pin, adopt, let go: the meter on a tun interface in a namespace of its own.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write as _},
-    os::{
-        fd::{AsRawFd, FromRawFd as _, OwnedFd},
-        unix::{fs::FileExt as _, process::ExitStatusExt as _},
-    },
-    path::{Path, PathBuf},
-    process::Command,
-    thread,
+    fs::{self, File},
+    io,
+    os::unix::{fs::FileExt as _, process::ExitStatusExt as _},
+    path::Path,
 };
 
-use agent::datapath::{
-    AllowList, Datapath, LoadSpec, Origin, detach_and_unpin, load::OBJECT, load_and_pin, meters_on, retired,
-};
+use agent::datapath::{AllowList, Datapath, Origin, detach_and_unpin, load::OBJECT, load_and_pin, meters_on, retired};
 use agent_common::{Counters, Gate, HINT_REFUSAL, LAYOUT_VERSION, LINK_RAW_IP, MODE_BLOCK, Tally};
 use aya::{
     EbpfLoader,
+    maps::MapInfo,
     programs::{
         LinkOrder, ProgramInfo, SchedClassifier, TcAttachType,
         links::{FdLink, PinnedLink},
-        tc::TcAttachOptions,
+        tc::{SchedClassifierLink, TcAttachOptions, TcHandle},
     },
 };
-use nix::{
-    mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
-};
-
-const LINK: &str = "wwan0.7";
+use e2e::alone::{LINK, Tun, WITHOUT_TCX, Way, alone, loader, spec};
 
 /// Open without end, on a link without Ethernet headers.
 const OPEN: Gate = Gate {
@@ -45,163 +34,120 @@ const OPEN: Gate = Gate {
     generation: 0,
 };
 
-/// Runs `body` in network and mount namespaces of its own, with a directory that holds a BPF file system at `bpf`. They
-/// belong to one thread and go with it, whatever happens.
-fn alone(body: impl FnOnce(&Path) + Send + 'static) {
-    let directory = tempfile::Builder::new().prefix(&format!("weir-{}-", std::process::id())).tempdir().unwrap();
-    let root = directory.path().to_owned();
-    let inside = move || {
-        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("namespaces (these tests run as root)");
-        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
-        fs::create_dir(root.join("bpf")).unwrap();
-        mount(Some("bpf"), &root.join("bpf"), Some("bpf"), MsFlags::empty(), None::<&str>).unwrap();
-        // Nothing but what a test sends: no router solicitations.
-        fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
-        body(&root);
-    };
-    if let Err(panic) = thread::spawn(inside).join() {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-fn spec(pin_root: PathBuf) -> LoadSpec {
-    LoadSpec { link: LINK.to_owned(), pin_root, retire: Vec::new() }
-}
-
-/// A tun interface that is up; it goes away with this value.
-struct Tun {
-    file: File,
-}
-
-impl Tun {
-    fn new() -> Self {
-        let file = OpenOptions::new().read(true).write(true).open("/dev/net/tun").unwrap();
-        let flags = i16::try_from(libc::IFF_TUN | libc::IFF_NO_PI).unwrap();
-        request(&file, libc::TUNSETIFF, flags);
-        // SAFETY: no address is handed over.
-        let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
-        assert!(socket >= 0, "{}", io::Error::last_os_error());
-        // SAFETY: just made, and owned by nobody else.
-        let socket = unsafe { OwnedFd::from_raw_fd(socket) };
-        request(&socket, libc::SIOCSIFFLAGS, i16::try_from(libc::IFF_UP).unwrap());
-        Self { file }
-    }
-
-    /// Lets a packet of 128 octets come in, UDP from port 53 of 198.51.100.7; the kernel has seen it when this returns.
-    fn receive(&mut self) {
-        let mut packet = vec![0; 128];
-        packet[..20].copy_from_slice(&[0x45, 0, 0, 128, 0, 0, 0, 0, 64, 17, 0, 0, 198, 51, 100, 7, 192, 0, 2, 1]);
-        packet[21] = 53;
-        self.file.write_all(&packet).unwrap();
-    }
-}
-
-fn request(file: &impl AsRawFd, command: libc::Ioctl, flags: i16) {
-    // SAFETY: all zero is a value of this structure.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (place, letter) in request.ifr_name.iter_mut().zip(LINK.bytes()) {
-        *place = letter.cast_signed();
-    }
-    request.ifr_ifru.ifru_flags = flags;
-    // SAFETY: both commands read an `ifreq`, which lives over the call.
-    let answer = unsafe { libc::ioctl(file.as_raw_fd(), command, &raw mut request) };
-    assert_eq!(answer, 0, "{}", io::Error::last_os_error());
-}
-
 fn passed(datapath: &Datapath) -> Tally {
     datapath.read().unwrap().downlink.passed
 }
 
 #[test]
 fn a_live_meter_is_adopted_and_goes_on_counting() {
-    alone(|root| {
-        let mut tun = Tun::new();
-        let spec = spec(root.join("bpf/weir"));
-        let first = load_and_pin(&spec).unwrap();
-        assert_eq!(first.origin, Origin::New);
-        let mut datapath = Datapath::open(&spec.pin_root, LINK).unwrap();
-        let epoch = datapath.epoch_id();
-        tun.receive();
-        assert_eq!(datapath.read().unwrap().downlink.refused, Tally { octets: 128, packets: 1 });
-        datapath.set_gate(&OPEN).unwrap();
-        tun.receive();
-        drop(datapath);
-        tun.receive();
+    for way in Way::ALL {
+        alone(move |root| {
+            let mut tun = Tun::new();
+            let spec = spec(root.join("bpf/weir"));
+            let first = way.load(&spec).unwrap();
+            assert_eq!(first.origin, Origin::New);
+            let mut datapath = Datapath::open(&spec.pin_root, LINK).unwrap();
+            let epoch = datapath.epoch_id();
+            tun.receive();
+            assert_eq!(datapath.read().unwrap().downlink.refused, Tally { octets: 128, packets: 1 });
+            datapath.set_gate(&OPEN).unwrap();
+            tun.receive();
+            drop(datapath);
+            tun.receive();
 
-        let second = load_and_pin(&spec).unwrap();
-        assert_eq!(second.origin, Origin::Adopted);
-        let datapath = Datapath::open(&spec.pin_root, LINK).unwrap();
-        assert_eq!(datapath.epoch_id(), epoch);
-        assert!(datapath.is_attached(second.ifindex));
-        assert!(!datapath.is_attached(second.ifindex + 1));
-        tun.receive();
-        assert_eq!(passed(&datapath), Tally { octets: 3 * 128, packets: 3 });
-        assert_eq!(datapath.word().unwrap().gate, 3 * 128);
-    });
+            let second = way.load(&spec).unwrap();
+            assert_eq!(second.origin, Origin::Adopted);
+            let datapath = Datapath::open(&spec.pin_root, LINK).unwrap();
+            assert_eq!(datapath.epoch_id(), epoch);
+            assert!(datapath.is_attached(second.ifindex));
+            assert!(!datapath.is_attached(second.ifindex + 1));
+            tun.receive();
+            assert_eq!(passed(&datapath), Tally { octets: 3 * 128, packets: 3 });
+            assert_eq!(datapath.word().unwrap().gate, 3 * 128);
+        });
+    }
 }
 
 #[test]
 fn a_meter_whose_interface_is_gone_makes_way_for_a_new_epoch() {
-    alone(|root| {
-        let tun = Tun::new();
-        let spec = spec(root.join("bpf/weir"));
-        load_and_pin(&spec).unwrap();
-        let mut datapath = Datapath::open(&spec.pin_root, LINK).unwrap();
-        let epoch = datapath.epoch_id();
-        datapath.set_gate(&OPEN).unwrap();
-        drop(tun);
-        assert!(datapath.is_attached(0), "the link has outlived its interface");
+    for way in Way::ALL {
+        alone(move |root| {
+            let tun = Tun::new();
+            let spec = spec(root.join("bpf/weir"));
+            let ifindex = way.load(&spec).unwrap().ifindex;
+            let mut datapath = Datapath::open(&spec.pin_root, LINK).unwrap();
+            let epoch = datapath.epoch_id();
+            datapath.set_gate(&OPEN).unwrap();
+            drop(tun);
+            assert!(!datapath.is_attached(ifindex));
 
-        let mut tun = Tun::new();
-        let loaded = load_and_pin(&spec).unwrap();
-        assert_eq!(loaded.origin, Origin::New);
-        let datapath = Datapath::open(&spec.pin_root, LINK).unwrap();
-        assert_ne!(datapath.epoch_id(), epoch);
-        assert!(datapath.is_attached(loaded.ifindex));
-        assert_eq!(datapath.gate().unwrap(), Gate::default());
-        tun.receive();
-        assert_eq!(datapath.read().unwrap().downlink.refused, Tally { octets: 128, packets: 1 });
-    });
+            let mut tun = Tun::new();
+            let loaded = way.load(&spec).unwrap();
+            assert_eq!(loaded.origin, Origin::New);
+            let datapath = Datapath::open(&spec.pin_root, LINK).unwrap();
+            assert_ne!(datapath.epoch_id(), epoch);
+            assert!(datapath.is_attached(loaded.ifindex));
+            assert_eq!(datapath.gate().unwrap(), Gate::default());
+            tun.receive();
+            assert_eq!(datapath.read().unwrap().downlink.refused, Tally { octets: 128, packets: 1 });
+        });
+    }
 }
 
 #[test]
 fn an_older_program_is_replaced_without_a_new_epoch() {
-    alone(|root| {
-        let mut tun = Tun::new();
-        let spec = spec(root.join("bpf/weir"));
-        load_and_pin(&spec).unwrap();
-        let directory = spec.pin_root.join(format!("v{LAYOUT_VERSION}/wwan0:7"));
-        let program = directory.join("prog_downlink");
-        let tag = |path: &Path| ProgramInfo::from_pin(path).unwrap().tag();
-        let current = tag(&program);
+    for way in Way::ALL {
+        alone(move |root| {
+            let mut tun = Tun::new();
+            let spec = spec(root.join("bpf/weir"));
+            way.load(&spec).unwrap();
+            let directory = spec.pin_root.join(format!("v{LAYOUT_VERSION}/wwan0:7"));
+            let program = directory.join("prog_downlink");
+            let tag = |path: &Path| ProgramInfo::from_pin(path).unwrap().tag();
+            let current = tag(&program);
 
-        put_older_program(&directory, "downlink");
-        assert_ne!(tag(&program), current);
+            put_older_program(&directory, "downlink", way);
+            assert_ne!(tag(&program), current);
 
-        let mut datapath = Datapath::open(&spec.pin_root, LINK).unwrap();
-        datapath.set_gate(&OPEN).unwrap();
-        tun.receive();
-        assert_eq!(load_and_pin(&spec).unwrap().origin, Origin::Adopted);
-        assert_eq!(tag(&program), current);
-        tun.receive();
-        assert_eq!(passed(&datapath), Tally { octets: 2 * 128, packets: 2 });
-    });
+            let mut datapath = Datapath::open(&spec.pin_root, LINK).unwrap();
+            datapath.set_gate(&OPEN).unwrap();
+            tun.receive();
+            assert_eq!(way.load(&spec).unwrap().origin, Origin::Adopted);
+            assert_eq!(tag(&program), current);
+            tun.receive();
+            assert_eq!(passed(&datapath), Tally { octets: 2 * 128, packets: 2 });
+        });
+    }
 }
 
 /// Puts the same program with a verdict of OK in place of NEXT, which stands for an older one, where the current one runs.
-fn put_older_program(directory: &Path, direction: &str) {
-    let mut older = loader(directory).load(&with_another_verdict()).unwrap();
+fn put_older_program(directory: &Path, direction: &str, way: Way) {
+    let mut older = objects(directory).load(&with_another_verdict()).unwrap();
     let classifier: &mut SchedClassifier = older.program_mut(&format!("weir_{direction}")).unwrap().try_into().unwrap();
     classifier.load().unwrap();
-    let link = PinnedLink::from_pin(directory.join(format!("link_{direction}"))).unwrap();
-    classifier.attach_to_link(FdLink::from(link).try_into().unwrap()).unwrap();
+    let link = match PinnedLink::from_pin(directory.join(format!("link_{direction}"))) {
+        Ok(link) => FdLink::from(link).try_into().unwrap(),
+        Err(error) => {
+            assert_eq!(way, Way::Clsact, "{error}");
+            let hook = if direction == "uplink" { TcAttachType::Egress } else { TcAttachType::Ingress };
+            SchedClassifierLink::attached(LINK, hook, 1, handle(directory), None).unwrap()
+        }
+    };
+    let link = classifier.attach_to_link(link).unwrap();
+    // A filter that aya lets go of is taken off.
+    std::mem::forget(classifier.take_link(link).unwrap());
     let program = directory.join(format!("prog_{direction}"));
     fs::remove_file(&program).unwrap();
     classifier.pin(&program).unwrap();
 }
 
+/// The handle of the filters of a meter: its epoch, below a bit that others leave alone.
+fn handle(directory: &Path) -> TcHandle {
+    TcHandle::from(1 << 31 | MapInfo::from_pin(directory.join("counters")).unwrap().id())
+}
+
 /// A loader that pins maps in this directory, or takes those that are there.
-fn loader(directory: &Path) -> EbpfLoader<'static> {
+fn objects(directory: &Path) -> EbpfLoader<'static> {
     let mut loader = EbpfLoader::new();
     for map in ["counters", "word", "gate", "allow", "hints"] {
         loader.map_pin_path(map, directory.join(map));
@@ -212,33 +158,38 @@ fn loader(directory: &Path) -> EbpfLoader<'static> {
 /// The loader dies between the two: the uplink has the current program, the downlink still the older one.
 #[test]
 fn a_loader_that_dies_between_two_replacements_leaves_a_meter_that_counts_and_the_next_replaces_the_other() {
-    alone(|root| {
-        let mut tun = Tun::new();
-        let spec = spec(root.join("bpf/weir"));
-        load_and_pin(&spec).unwrap();
-        let directory = spec.pin_root.join(format!("v{LAYOUT_VERSION}/wwan0:7"));
-        let tags =
-            || ["prog_uplink", "prog_downlink"].map(|name| ProgramInfo::from_pin(directory.join(name)).unwrap().tag());
-        let current = tags();
-        for direction in ["uplink", "downlink"] {
-            put_older_program(&directory, direction);
-        }
-        let older = tags();
-        let mut datapath = Datapath::open(&spec.pin_root, LINK).unwrap();
-        datapath.set_gate(&OPEN).unwrap();
-        tun.receive();
+    for way in Way::ALL {
+        alone(move |root| {
+            let mut tun = Tun::new();
+            let spec = spec(root.join("bpf/weir"));
+            way.load(&spec).unwrap();
+            let directory = spec.pin_root.join(format!("v{LAYOUT_VERSION}/wwan0:7"));
+            let tags = || {
+                ["prog_uplink", "prog_downlink"].map(|name| ProgramInfo::from_pin(directory.join(name)).unwrap().tag())
+            };
+            let current = tags();
+            for direction in ["uplink", "downlink"] {
+                put_older_program(&directory, direction, way);
+            }
+            let older = tags();
+            let mut datapath = Datapath::open(&spec.pin_root, LINK).unwrap();
+            datapath.set_gate(&OPEN).unwrap();
+            tun.receive();
 
-        let mut command = Command::new(e2e::process::binary("weir").unwrap());
-        command.args(["datapath-load", "--link", LINK, "--pin-root"]).arg(&spec.pin_root);
-        let status = command.env("WEIR_DRILL_DIE_AT", "uplink-replaced").status().unwrap();
-        assert_eq!(status.signal(), Some(libc::SIGKILL), "{status}");
-        assert_eq!(tags(), [current[0], older[1]]);
-        tun.receive();
-        assert_eq!(load_and_pin(&spec).unwrap().origin, Origin::Adopted);
-        assert_eq!(tags(), current);
-        tun.receive();
-        assert_eq!(passed(&datapath), Tally { octets: 3 * 128, packets: 3 });
-    });
+            let mut command = loader(&spec).unwrap();
+            if way == Way::Clsact {
+                command.envs([WITHOUT_TCX]);
+            }
+            let status = command.env("WEIR_DRILL_DIE_AT", "uplink-replaced").status().unwrap();
+            assert_eq!(status.signal(), Some(libc::SIGKILL), "{status}");
+            assert_eq!(tags(), [current[0], older[1]]);
+            tun.receive();
+            assert_eq!(way.load(&spec).unwrap().origin, Origin::Adopted);
+            assert_eq!(tags(), current);
+            tun.receive();
+            assert_eq!(passed(&datapath), Tally { octets: 3 * 128, packets: 3 });
+        });
+    }
 }
 
 /// A meter whose counters are longer, under another version and under our own: neither is read as if it were ours.
@@ -250,7 +201,7 @@ fn a_meter_whose_counters_have_another_size_makes_way_and_is_not_misread() {
             let spec = spec(root.join("bpf/weir"));
             let directory = spec.pin_root.join(format!("v{version}/wwan0:7"));
             fs::create_dir_all(&directory).unwrap();
-            let mut foreign = loader(&directory).load(&with_longer_counters()).unwrap();
+            let mut foreign = objects(&directory).load(&with_longer_counters()).unwrap();
             for (direction, hook) in [("uplink", TcAttachType::Egress), ("downlink", TcAttachType::Ingress)] {
                 let program: &mut SchedClassifier =
                     foreign.program_mut(&format!("weir_{direction}")).unwrap().try_into().unwrap();
@@ -329,17 +280,19 @@ fn with_another_verdict() -> Vec<u8> {
 
 #[test]
 fn a_second_meter_is_refused_and_leaves_nothing_behind() {
-    alone(|root| {
-        let _tun = Tun::new();
-        let ours = spec(root.join("bpf/weir"));
-        let other = spec(root.join("bpf/other"));
-        let ifindex = load_and_pin(&ours).unwrap().ifindex;
-        let error = format!("{:#}", load_and_pin(&other).unwrap_err());
-        assert!(error.contains("carries another meter at its uplink hook"), "{error}");
-        assert!(!other.pin_root.join(format!("v{LAYOUT_VERSION}/wwan0:7")).exists());
-        assert!(Datapath::open(&ours.pin_root, LINK).unwrap().is_attached(ifindex));
-        assert_eq!(load_and_pin(&ours).unwrap().origin, Origin::Adopted);
-    });
+    for way in Way::ALL {
+        alone(move |root| {
+            let _tun = Tun::new();
+            let ours = spec(root.join("bpf/weir"));
+            let other = spec(root.join("bpf/other"));
+            let ifindex = way.load(&ours).unwrap().ifindex;
+            let error = format!("{:#}", way.load(&other).unwrap_err());
+            assert!(error.contains("carries another meter at its uplink hook"), "{error}");
+            assert!(!other.pin_root.join(format!("v{LAYOUT_VERSION}/wwan0:7")).exists());
+            assert!(Datapath::open(&ours.pin_root, LINK).unwrap().is_attached(ifindex));
+            assert_eq!(way.load(&ours).unwrap().origin, Origin::Adopted);
+        });
+    }
 }
 
 #[test]

@@ -50,7 +50,11 @@ fn settles_to_the_octet(mut world: World, books: Books) -> Result<()> {
 }
 
 fn counts_tcp(layout: Layout, host: IpAddr, segment: Option<u16>) -> Result<()> {
-    let world = World::online(&plot(layout))?;
+    counts_tcp_in(&plot(layout), host, segment)
+}
+
+fn counts_tcp_in(plot: &Plot, host: IpAddr, segment: Option<u16>) -> Result<()> {
+    let world = World::online(plot)?;
     let books = Books::open(&world, 0)?;
     tcp(&world, host, segment)?;
     settles_to_the_octet(world, books)
@@ -79,6 +83,12 @@ fn counts_every_octet_once_with_gro_over_ipv6_in_small_segments() -> Result<()> 
 #[test]
 fn counts_every_octet_once_on_a_raw_ip_link() -> Result<()> {
     counts_tcp(Layout::with_uplinks(&[Medium::RawIp]), HOST_V4, None)
+}
+
+#[test]
+fn counts_every_octet_once_where_there_is_no_tcx() -> Result<()> {
+    counts_tcp_in(&plot(Layout::with_gro()).by_clsact(), HOST_V4, None)?;
+    counts_tcp_in(&plot(Layout::with_uplinks(&[Medium::RawIp])).by_clsact(), HOST_V6, None)
 }
 
 /// Datagrams of a known size one way, with the figure the test itself knows: each has its headers and nothing else.

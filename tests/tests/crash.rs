@@ -1,5 +1,7 @@
 //! The agent dies at each point between reading, recording, sending, answering and opening: nothing is lost, nothing is charged twice.
 
+use std::ops::RangeInclusive;
+
 use anyhow::{Context as _, Result, ensure};
 use e2e::eventually::eventually;
 use e2e::scenario::{Books, Plot, SOON, World, chunked};
@@ -41,12 +43,21 @@ fn an_agent_that_dies_while_it_asks_for_its_first_units_has_asked_once() -> Resu
 
 #[test]
 fn an_agent_that_dies_at_any_point_of_its_work_loses_nothing_and_charges_nothing_twice() -> Result<()> {
-    let mut world = World::online(&Plot::of(chunked(PLENTY, CHUNK)))?;
+    dies_at_any_point(&Plot::of(chunked(PLENTY, CHUNK)), 1..=3)
+}
+
+#[test]
+fn an_agent_that_dies_where_there_is_no_tcx_loses_nothing_and_charges_nothing_twice() -> Result<()> {
+    dies_at_any_point(&Plot::of(chunked(PLENTY, CHUNK)).by_clsact(), 1..=1)
+}
+
+fn dies_at_any_point(plot: &Plot, times: RangeInclusive<u32>) -> Result<()> {
+    let mut world = World::online(plot)?;
     let books = Books::open(&world, 0)?;
     let flow = world.stream(RATE)?;
     world.kill_agent()?;
     for point in ["before-commit", "after-commit", "before-send", "replied", "answer-in", "before-gate", "after-gate"] {
-        for nth in 1..=3 {
+        for nth in times.clone() {
             dies_at(&mut world, &format!("{point}:{nth}"))?;
         }
     }

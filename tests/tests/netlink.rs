@@ -24,7 +24,11 @@ fn two_links(first: Medium) -> Plot {
 
 /// Two links in use, and everything but what is sent to the far end of the first takes the second.
 fn online(first: Medium) -> Result<World> {
-    let world = World::online(&two_links(first))?;
+    online_as(&two_links(first))
+}
+
+fn online_as(plot: &Plot) -> Result<World> {
+    let world = World::online(plot)?;
     world.topology.prefer(1)?;
     Ok(world)
 }
@@ -71,7 +75,16 @@ fn is_paid_in_the_new_epoch_too(mut world: World, first: u64) -> Result<()> {
 
 #[test]
 fn a_link_moved_to_another_namespace_is_settled_not_blocked_there_and_a_new_epoch_when_it_comes_back() -> Result<()> {
-    let world = online(Medium::Veth)?;
+    is_moved_away_and_back(&two_links(Medium::Veth))
+}
+
+#[test]
+fn a_link_moved_to_another_namespace_and_back_is_settled_and_metered_again_where_there_is_no_tcx() -> Result<()> {
+    is_moved_away_and_back(&two_links(Medium::Veth).by_clsact())
+}
+
+fn is_moved_away_and_back(plot: &Plot) -> Result<()> {
+    let world = online_as(plot)?;
     let books = Books::open(&world, 0)?;
     send(&world, &world.topology.client, 0, 400)?;
     books.close(&world)?;

@@ -71,7 +71,16 @@ fn a_rename_within_the_pattern_keeps_epoch_session_and_octets_without_a_gap() ->
 
 #[test]
 fn a_link_renamed_while_the_agent_is_dead_is_adopted_under_its_new_name() -> Result<()> {
-    let mut world = World::online(&by_pattern())?;
+    is_adopted_under_its_new_name(&by_pattern())
+}
+
+#[test]
+fn a_link_renamed_while_the_agent_is_dead_is_adopted_under_its_new_name_where_there_is_no_tcx() -> Result<()> {
+    is_adopted_under_its_new_name(&by_pattern().by_clsact())
+}
+
+fn is_adopted_under_its_new_name(plot: &Plot) -> Result<()> {
+    let mut world = World::online(plot)?;
     let before = world.link_status("wan0")?;
     let (books, flow) = world.under_traffic(RATE, 300_000)?;
     world.kill_agent()?;
@@ -88,7 +97,16 @@ fn a_link_renamed_while_the_agent_is_dead_is_adopted_under_its_new_name() -> Res
 
 #[test]
 fn a_link_renamed_to_a_name_that_nobody_wants_is_settled_and_let_go() -> Result<()> {
-    let mut world = World::online(&by_name())?;
+    is_let_go(&by_name())
+}
+
+#[test]
+fn a_link_renamed_to_a_name_that_nobody_wants_is_settled_and_let_go_where_there_is_no_tcx() -> Result<()> {
+    is_let_go(&by_name().by_clsact())
+}
+
+fn is_let_go(plot: &Plot) -> Result<()> {
+    let mut world = World::online(plot)?;
     world.topology.prefer(1)?;
     send(&world, 0, 400)?;
     let first = world.passed(0)?;

@@ -46,7 +46,16 @@ fn is_two_sessions(world: &mut World, books: Books) -> Result<()> {
 
 #[test]
 fn a_meter_of_an_older_layout_is_read_for_the_last_time_and_makes_way_without_a_gap() -> Result<()> {
-    let mut world = World::online(&plot())?;
+    makes_way_without_a_gap(&plot())
+}
+
+#[test]
+fn a_meter_of_an_older_layout_makes_way_without_a_gap_where_there_is_no_tcx() -> Result<()> {
+    makes_way_without_a_gap(&plot().by_clsact())
+}
+
+fn makes_way_without_a_gap(plot: &Plot) -> Result<()> {
+    let mut world = World::online(plot)?;
     let (mut books, flow) = world.under_traffic(RATE, CHUNK)?;
     world.kill_agent()?;
     flow.carries(CHUNK / 8, SOON)?;
@@ -64,7 +73,16 @@ fn a_meter_of_an_older_layout_is_read_for_the_last_time_and_makes_way_without_a_
 /// Wherever the loader dies while it replaces one meter by another, the next agent ends what it began.
 #[test]
 fn a_death_in_the_middle_of_a_change_of_layout_loses_nothing() -> Result<()> {
-    let mut world = World::online(&plot())?;
+    dies_in_the_middle(&plot())
+}
+
+#[test]
+fn a_death_in_the_middle_of_a_change_of_layout_loses_nothing_where_there_is_no_tcx() -> Result<()> {
+    dies_in_the_middle(&plot().by_clsact())
+}
+
+fn dies_in_the_middle(plot: &Plot) -> Result<()> {
+    let mut world = World::online(plot)?;
     let (mut books, flow) = world.under_traffic(RATE, CHUNK)?;
     world.kill_agent()?;
     books.keep_meter(&world)?;
@@ -148,7 +166,16 @@ fn a_meter_of_a_layout_that_nobody_can_read_is_billed_up_to_the_last_record_and_
 
 #[test]
 fn pins_that_went_out_of_sight_while_nobody_was_there_are_not_metered_beside() -> Result<()> {
-    let mut world = World::online(&plot())?;
+    is_not_metered_beside(&plot())
+}
+
+#[test]
+fn pins_that_went_out_of_sight_are_not_metered_beside_where_there_is_no_tcx() -> Result<()> {
+    is_not_metered_beside(&plot().by_clsact())
+}
+
+fn is_not_metered_beside(plot: &Plot) -> Result<()> {
+    let mut world = World::online(plot)?;
     let (mut books, flow) = world.under_traffic(RATE, CHUNK)?;
     world.kill_agent()?;
     books.keep_meter(&world)?;

@@ -80,10 +80,26 @@ fn detach(world: &World, pin: &str) -> Result<()> {
 
 #[test]
 fn a_meter_that_somebody_takes_off_is_noticed_and_attached_again_and_the_gap_is_told() -> Result<()> {
-    let mut world = World::online(&Plot::of(chunked(PLENTY, 2 << 20)))?;
+    is_attached_again(&Plot::of(chunked(PLENTY, 2 << 20)), |world| detach(world, "link_uplink"))
+}
+
+#[test]
+fn a_filter_that_somebody_deletes_is_noticed_and_put_there_again_and_the_gap_is_told() -> Result<()> {
+    let tc = |world: &World| world.topology.gateway.tc("filter del dev wan0 egress pref 1").map(drop);
+    is_attached_again(&Plot::of(chunked(PLENTY, 2 << 20)).by_clsact(), tc)
+}
+
+#[test]
+fn a_clsact_that_somebody_deletes_is_noticed_and_made_again_and_the_gap_is_told() -> Result<()> {
+    let tc = |world: &World| world.topology.gateway.tc("qdisc del dev wan0 clsact").map(drop);
+    is_attached_again(&Plot::of(chunked(PLENTY, 2 << 20)).by_clsact(), tc)
+}
+
+fn is_attached_again(plot: &Plot, take_off: impl FnOnce(&World) -> Result<()>) -> Result<()> {
+    let mut world = World::online(plot)?;
     send(&world, 300)?;
     let (first, before) = (world.passed(0)?, world.datapath("wan0")?.epoch_id());
-    detach(&world, "link_uplink")?;
+    take_off(&world)?;
     eventually("the gap to be told", SOON, || {
         let status = world.link_status("wan0")?;
         ensure!(status["meter_gaps"] == 1 && status["metered"] == true, "{status}");

@@ -1,66 +1,161 @@
-//! Puts the programs on an interface and takes them off: TCX links, first in the chain, pinned.
+//! Puts the programs on an interface and takes them off, ahead of others: by TCX links, or by filters where the kernel has no TCX.
 //!
-//! The boundary of the mechanism: everything outside this file asks for "attached", not for TCX. Kernels without TCX
-//! (before 6.6) get an error that says so.
+//! The boundary of the mechanism: everything outside asks for "attached". Which way it is, the pins tell for each hook: there is a pinned
+//! link, or there is none and the program is held by a filter, which no pin can hold and which is found by its program.
 
 use std::{
-    ffi::CString,
     fs, io,
-    os::{
-        fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
-        unix::ffi::OsStrExt as _,
-    },
+    os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
     path::Path,
-    ptr,
 };
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use aya::programs::{
-    LinkOrder, ProgramInfo, SchedClassifier, TcAttachType,
-    links::{FdLink, PinnedLink},
-    tc::TcAttachOptions,
+use anyhow::{Context as _, Result, anyhow, bail};
+use aya::{
+    maps::MapInfo,
+    programs::{
+        LinkOrder, ProgramError, ProgramInfo, SchedClassifier, TcAttachType,
+        links::{FdLink, PinnedLink},
+        tc::TcAttachOptions,
+    },
+    sys::SyscallError,
 };
+use nix::net::if_::{if_nameindex, if_nametoindex};
 
 use super::{
-    maps::{Direction, Pins},
-    survey::programs_at,
+    clsact::{self, Slot, filters_at},
+    maps::{COUNTERS, DIRECTIONS, Direction, Pins},
+    survey::{epoch_of, seats_at},
+    sys::{detach_link, get_pinned, link_state, programs_at_tcx},
 };
+use crate::drill;
 
-/// What the kernel says about a pinned TCX link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct LinkState {
-    /// The program that it runs.
-    pub(super) program_id: u32,
-    /// The interface it sits on; 0 once that was deleted.
-    pub(super) ifindex: u32,
+/// What holds one program of an open meter at its hook.
+#[derive(Debug)]
+pub(super) enum Hold {
+    /// A link. Held open, so that the program stays attached for as long as the agent lives, whatever becomes of the file system with the pins.
+    Link(OwnedFd),
+    /// A filter, which stays by itself.
+    Filter {
+        /// Its hook.
+        direction: Direction,
+        /// Its program.
+        program_id: u32,
+    },
 }
 
-/// Attaches a loaded program ahead of all others and pins program and link.
+impl Hold {
+    /// By the pins.
+    pub(super) fn open(pins: &Pins, direction: Direction) -> Result<Self> {
+        match pinned_link(pins, direction)? {
+            Some(link) => Ok(Self::Link(link)),
+            None => Ok(Self::Filter { direction, program_id: running(pins, direction)? }),
+        }
+    }
+
+    /// Tells whether it is at the hook of the interface with this index, in the namespace of this thread.
+    pub(super) fn is_on(&self, ifindex: u32) -> bool {
+        match self {
+            Self::Link(link) => link_state(link).is_ok_and(|state| state.ifindex == ifindex),
+            Self::Filter { direction, program_id } => {
+                let is_listed = || {
+                    let filters = filters_at(ifindex, *direction).unwrap_or_default();
+                    filters.iter().any(|filter| filter.program_id == *program_id)
+                };
+                // Somebody may have changed the list while it was written to us.
+                is_listed() || is_listed()
+            }
+        }
+    }
+}
+
+/// Tells whether both programs of these pins sit on that interface. Its index alone does not say so: in another namespace another
+/// interface may have the same.
+#[must_use]
+pub fn sits_on(pins: &Pins, interface: &str, ifindex: u32) -> bool {
+    if_nametoindex(interface) == Ok(ifindex)
+        && DIRECTIONS.iter().all(|direction| match pinned_link(pins, *direction) {
+            Ok(Some(link)) => link_state(&link).is_ok_and(|state| {
+                state.ifindex == ifindex
+                    && programs_at_tcx(ifindex, *direction)
+                        .is_ok_and(|programs| programs.iter().any(|at| at.program_id == state.program_id))
+            }),
+            Ok(None) => slots(pins, ifindex, *direction).is_ok_and(|slots| !slots.is_empty()),
+            Err(_) => false,
+        })
+}
+
+/// Attaches a loaded program ahead of all others, and pins it.
 ///
-/// First, because an earlier program that returns `TC_ACT_OK` would hide packets from the meter.
-pub(super) fn attach(program: &mut SchedClassifier, interface: &str, direction: Direction, pins: &Pins) -> Result<()> {
+/// First, because an earlier program that returns `TC_ACT_OK` would hide packets from the meter. What runs before it all the same, where the
+/// kernel has no TCX, is answered in words.
+pub(super) fn attach(
+    program: &mut SchedClassifier,
+    interface: &str,
+    direction: Direction,
+    pins: &Pins,
+) -> Result<Vec<String>> {
+    let ahead = if attach_link(program, interface, direction, pins)? {
+        Vec::new()
+    } else {
+        attach_filter(program, interface, direction, pins).with_context(|| {
+            format!(
+                "the kernel has no TCX (Linux 6.6 or newer, with CONFIG_NET_XGRESS), and the older way to the {direction} \
+                 hook of {interface} is barred"
+            )
+        })?
+    };
+    pin_program(program, direction, pins)?;
+    Ok(ahead)
+}
+
+/// False when the kernel does not know such links.
+fn attach_link(program: &mut SchedClassifier, interface: &str, direction: Direction, pins: &Pins) -> Result<bool> {
+    if drill::forbids_tcx() {
+        return Ok(false);
+    }
     let order = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let link_id = program.attach_with_options(interface, hook(direction), order).map_err(|error| {
-        anyhow!(error).context(format!(
-            "the kernel refused a TCX link at the {direction} hook of {interface}; TCX needs Linux 6.6 or newer, built \
-             with CONFIG_NET_XGRESS"
-        ))
-    })?;
+    let link_id = match program.attach_with_options(interface, hook(direction), order) {
+        Ok(link_id) => link_id,
+        // What is asked for is right wherever it is known at all.
+        Err(ProgramError::SyscallError(SyscallError { io_error, .. })) if is_invalid(&io_error) => return Ok(false),
+        Err(error) => {
+            let refused = format!("the kernel refused a TCX link at the {direction} hook of {interface}");
+            return Err(anyhow!(error).context(refused));
+        }
+    };
     let link = FdLink::try_from(program.take_link(link_id)?).context("the new link is no file descriptor")?;
     let path = pins.link(direction);
     link.pin(&path).with_context(|| format!("pinning the link as {}", path.display()))?;
-    pin_program(program, direction, pins)
+    Ok(true)
 }
 
-/// Puts a loaded program in the place of the one that a pinned link runs now; no packet goes by in between.
-pub(super) fn replace(program: &mut SchedClassifier, direction: Direction, pins: &Pins) -> Result<()> {
+fn is_invalid(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EINVAL)
+}
+
+fn attach_filter(program: &SchedClassifier, interface: &str, direction: Direction, pins: &Pins) -> Result<Vec<String>> {
+    let ifindex = if_nametoindex(interface).with_context(|| format!("there is no interface {interface}"))?;
+    clsact::attach(program.fd()?, ifindex, direction, epoch(pins)?)
+}
+
+/// Puts a loaded program in the place of the one that runs now; no packet goes by in between.
+pub(super) fn replace(program: &mut SchedClassifier, interface: &str, direction: Direction, pins: &Pins) -> Result<()> {
     let path = pins.link(direction);
-    let link = PinnedLink::from_pin(&path).with_context(|| format!("opening the pinned link {}", path.display()))?;
-    let link = FdLink::from(link).try_into().with_context(|| format!("{} is no TCX link", path.display()))?;
-    // The link now belongs to `program`; when both are dropped the pin keeps it.
-    program.attach_to_link(link).with_context(|| format!("replacing the {direction} program"))?;
-    let old = pins.program(direction);
-    remove_if_there(&old)?;
+    let replacing = || format!("replacing the {direction} program");
+    if path.exists() {
+        let link =
+            PinnedLink::from_pin(&path).with_context(|| format!("opening the pinned link {}", path.display()))?;
+        let link = FdLink::from(link).try_into().with_context(|| format!("{} is no TCX link", path.display()))?;
+        // The link now belongs to `program`; when both are dropped the pin keeps it.
+        program.attach_to_link(link).with_context(replacing)?;
+    } else {
+        let ifindex = if_nametoindex(interface).with_context(|| format!("there is no interface {interface}"))?;
+        for slot in slots(pins, ifindex, direction)? {
+            clsact::replace(program.fd()?, &slot).with_context(replacing)?;
+        }
+    }
+    // Whoever dies here leaves a pin that is not what runs: such a filter is found by its epoch.
+    remove_if_there(&pins.program(direction))?;
     pin_program(program, direction, pins)
 }
 
@@ -69,12 +164,54 @@ fn pin_program(program: &mut SchedClassifier, direction: Direction, pins: &Pins)
     program.pin(&path).with_context(|| format!("pinning the program as {}", path.display()))
 }
 
-/// Makes sure that the program of this link, and no other meter, sits at the hook.
+/// The program that runs for these pins at a hook: the link's, or else the pinned one.
+pub(super) fn running(pins: &Pins, direction: Direction) -> Result<u32> {
+    if let Some(link) = pinned_link(pins, direction)? {
+        let state =
+            link_state(&link).with_context(|| format!("asking the kernel about {}", pins.link(direction).display()));
+        return Ok(state?.program_id);
+    }
+    let path = pins.program(direction);
+    let program =
+        ProgramInfo::from_pin(&path).with_context(|| format!("opening the pinned program {}", path.display()));
+    Ok(program?.id())
+}
+
+/// `None` where there is no such pin.
+fn pinned_link(pins: &Pins, direction: Direction) -> Result<Option<OwnedFd>> {
+    let path = pins.link(direction);
+    match get_pinned(&path) {
+        Ok(link) => Ok(Some(link)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("opening the pinned link {}", path.display())),
+    }
+}
+
+/// The number of their map of counters.
+pub(super) fn epoch(pins: &Pins) -> Result<u32> {
+    let path = pins.map(COUNTERS);
+    Ok(MapInfo::from_pin(&path).with_context(|| format!("asking about the pinned map {}", path.display()))?.id())
+}
+
+/// The filters at a hook that run the program of these pins, or one that counts in their maps.
+fn slots(pins: &Pins, ifindex: u32, direction: Direction) -> Result<Vec<Slot>> {
+    let (program, epoch) = (running(pins, direction).ok(), epoch(pins).ok());
+    let mut slots = Vec::new();
+    for filter in filters_at(ifindex, direction)?.into_iter().filter(|filter| filter.name == direction.program_name()) {
+        if Some(filter.program_id) == program || epoch.is_some() && epoch_of(filter.program_id)? == epoch {
+            slots.push(filter.slot);
+        }
+    }
+    Ok(slots)
+}
+
+/// Makes sure that the program of these pins, and no other meter, sits at the hook.
 ///
 /// The same object attached twice counts twice, and nothing else would ever tell.
 pub(super) fn assert_alone(interface: &str, direction: Direction, pins: &Pins) -> Result<()> {
-    let ours = link_state(&pins.link(direction))?.program_id;
-    let meters: Vec<u32> = programs_at(interface, direction)?.iter().map(ProgramInfo::id).collect();
+    let ours = running(pins, direction)?;
+    let ifindex = if_nametoindex(interface).with_context(|| format!("there is no interface {interface}"))?;
+    let meters: Vec<u32> = seats_at(ifindex, direction, Some(ours))?.iter().map(|seat| seat.program_id).collect();
     match meters.as_slice() {
         [one] if *one == ours => Ok(()),
         [] => bail!("the {direction} program was attached to {interface}, but the kernel does not list it there"),
@@ -91,7 +228,7 @@ pub fn detach_and_unpin(pin_root: &Path, link: &str) -> Result<()> {
     remove_pins(&Pins::new(pin_root, link))
 }
 
-/// Whatever is pinned there, of whichever layout: links first, so that nothing runs any more when the maps go.
+/// Whatever is pinned there, of whichever layout: first what holds the programs, so that nothing runs any more when the maps go.
 pub(super) fn remove_pins(pins: &Pins) -> Result<()> {
     let entries = match fs::read_dir(pins.directory()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -101,6 +238,7 @@ pub(super) fn remove_pins(pins: &Pins) -> Result<()> {
         .map(|entry| Ok(entry?.path()))
         .collect::<io::Result<Vec<_>>>()
         .with_context(|| format!("listing the pins {pins}"))?;
+    detach_filters(pins)?;
     let is_link = |path: &Path| path.file_name().is_some_and(|name| name.as_bytes().starts_with(b"link_"));
     paths.sort_by_key(|path| !is_link(path));
     for path in paths {
@@ -114,6 +252,29 @@ pub(super) fn remove_pins(pins: &Pins) -> Result<()> {
     }
 }
 
+/// Takes off the filters of these pins, wherever they are: the link may bear another name now.
+fn detach_filters(pins: &Pins) -> Result<()> {
+    let without_link: Vec<Direction> =
+        DIRECTIONS.into_iter().filter(|direction| !pins.link(*direction).exists()).collect();
+    if without_link.is_empty() {
+        return Ok(());
+    }
+    let mut any = false;
+    for interface in &if_nameindex().context("listing the interfaces")? {
+        for direction in &without_link {
+            for slot in slots(pins, interface.index(), *direction)? {
+                clsact::detach(&slot)
+                    .with_context(|| format!("taking the meter off {}", interface.name().to_string_lossy()))?;
+                any = true;
+            }
+        }
+    }
+    if any {
+        clsact::wait_for_packets();
+    }
+    Ok(())
+}
+
 /// Takes a pinned link off its interface, and then removes the pin.
 ///
 /// Without its pin the link would go as well, but some time later (an inode is freed after a grace period of RCU), and
@@ -121,7 +282,7 @@ pub(super) fn remove_pins(pins: &Pins) -> Result<()> {
 fn detach(path: &Path) -> Result<()> {
     match get_pinned(path) {
         Ok(link) => {
-            detach_link(link.as_raw_fd()).with_context(|| format!("detaching {}", path.display()))?;
+            detach_link(&link).with_context(|| format!("detaching {}", path.display()))?;
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(|| format!("opening the pinned link {}", path.display())),
@@ -138,115 +299,9 @@ pub(super) fn remove_if_there(path: &Path) -> Result<()> {
     }
 }
 
-pub(super) fn hook(direction: Direction) -> TcAttachType {
+fn hook(direction: Direction) -> TcAttachType {
     match direction {
         Direction::Uplink => TcAttachType::Egress,
         Direction::Downlink => TcAttachType::Ingress,
     }
-}
-
-/// Takes a link off its interface. The kernel waits until no packet is in its program any more.
-pub(super) fn detach_link(link: RawFd) -> io::Result<()> {
-    let mut attr = DetachAttr { link: link.cast_unsigned() };
-    // SAFETY: the attribute lives over the call and holds no address.
-    unsafe { bpf(BPF_LINK_DETACH, &mut attr) }.map(drop)
-}
-
-/// A link by its number.
-pub(super) fn get_link(id: u32) -> io::Result<OwnedFd> {
-    let mut attr = GetByIdAttr { id, ..GetByIdAttr::default() };
-    // SAFETY: the attribute lives over the call and holds no address.
-    let fd = unsafe { bpf(BPF_LINK_GET_FD_BY_ID, &mut attr) }?;
-    own(fd)
-}
-
-fn own(fd: libc::c_long) -> io::Result<OwnedFd> {
-    let fd = i32::try_from(fd).map_err(io::Error::other)?;
-    // SAFETY: the kernel has just made it for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Asks the kernel about a pinned link. (aya tells the program of a link but not its interface.)
-pub(super) fn link_state(path: &Path) -> Result<LinkState> {
-    let link = get_pinned(path).with_context(|| format!("opening the pinned link {}", path.display()))?;
-    let info = link_info(&link).with_context(|| format!("asking the kernel about the link {}", path.display()))?;
-    ensure!(info.kind == BPF_LINK_TYPE_TCX, "{} is a link of type {}, not of TCX", path.display(), info.kind);
-    Ok(LinkState { program_id: info.program_id, ifindex: info.ifindex })
-}
-
-const BPF_OBJ_GET: libc::c_long = 7;
-const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
-const BPF_LINK_GET_FD_BY_ID: libc::c_long = 30;
-const BPF_LINK_DETACH: libc::c_long = 34;
-const BPF_LINK_TYPE_TCX: u32 = 11;
-
-/// `union bpf_attr` of `BPF_OBJ_GET`.
-#[repr(C)]
-#[derive(Default)]
-struct GetAttr {
-    path: u64,
-    fd: u32,
-    flags: u32,
-}
-
-/// `union bpf_attr` of `BPF_LINK_GET_FD_BY_ID`.
-#[repr(C)]
-#[derive(Default)]
-struct GetByIdAttr {
-    id: u32,
-    next_id: u32,
-    flags: u32,
-}
-
-/// `union bpf_attr` of `BPF_OBJ_GET_INFO_BY_FD`.
-#[repr(C)]
-struct InfoAttr {
-    fd: u32,
-    length: u32,
-    info: u64,
-}
-
-/// `union bpf_attr` of `BPF_LINK_DETACH`.
-#[repr(C)]
-struct DetachAttr {
-    link: u32,
-}
-
-/// `struct bpf_link_info` of a TCX link; longer in the kernel, which fills in as much as is asked for.
-#[repr(C)]
-#[derive(Default)]
-pub(super) struct LinkInfo {
-    kind: u32,
-    id: u32,
-    program_id: u32,
-    padding: u32,
-    pub(super) ifindex: u32,
-    attach_type: u32,
-}
-
-pub(super) fn get_pinned(path: &Path) -> io::Result<OwnedFd> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut attr = GetAttr { path: path.as_ptr() as u64, ..GetAttr::default() };
-    // SAFETY: the attribute and the path live over the call.
-    own(unsafe { bpf(BPF_OBJ_GET, &mut attr) }?)
-}
-
-pub(super) fn link_info(link: &OwnedFd) -> io::Result<LinkInfo> {
-    let mut info = LinkInfo::default();
-    let mut attr = InfoAttr {
-        fd: link.as_raw_fd().cast_unsigned(),
-        length: u32::try_from(size_of::<LinkInfo>()).map_err(io::Error::other)?,
-        info: (&raw mut info) as u64,
-    };
-    // SAFETY: the attribute and the space for the answer live over the call, and its length is told.
-    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
-    Ok(info)
-}
-
-/// # Safety
-/// `attr` is what the command expects, and every address in it is good for what the command does with it.
-unsafe fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<libc::c_long> {
-    // SAFETY: the caller's promise.
-    let answer = unsafe { libc::syscall(libc::SYS_bpf, command, ptr::from_mut(attr), size_of::<T>()) };
-    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
 }

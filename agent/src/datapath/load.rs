@@ -28,11 +28,10 @@ use nix::{
 };
 
 use super::{
-    attach::{assert_alone, attach, link_state, remove_pins, replace},
+    attach::{assert_alone, attach, epoch, remove_pins, replace, running, sits_on},
     maps::{ALLOW, COUNTERS, DIRECTIONS, Direction, GATE, PINNED_MAPS, Pins, WORD},
     retire::{move_pins, pins_of, refuse_newer_layout, retire_meter, retire_pins},
-    sits_on,
-    survey::meters_on,
+    survey::{Seat, meters_on},
 };
 use crate::drill::{self, Point};
 
@@ -87,7 +86,9 @@ impl Loaded {
         format!("{origin} {} {}\n", self.ifindex, self.octets_before)
     }
 
-    fn from_line(line: &str) -> Option<Self> {
+    /// The same, read.
+    #[must_use]
+    pub fn from_line(line: &str) -> Option<Self> {
         let mut words = line.split_whitespace();
         let origin = match words.next()? {
             "new" => Origin::New,
@@ -154,7 +155,7 @@ pub fn load_and_pin(spec: &LoadSpec) -> Result<Loaded> {
     }
     remove_pins(&staged)?;
     if is_alive(&pins, &spec.link, ifindex) {
-        adopt(&pins).with_context(|| format!("adopting the meter of {} from {pins}", spec.link))?;
+        adopt(&pins, &spec.link).with_context(|| format!("adopting the meter of {} from {pins}", spec.link))?;
         assert_both_alone(&spec.link, &pins)?;
         return Ok(Loaded { origin: Origin::Adopted, ifindex, octets_before: 0 });
     }
@@ -180,20 +181,20 @@ fn take_turn(pin_root: &Path) -> Result<Flock<fs::File>> {
 
 /// Fails, before anything is touched, when a meter sits on the interface that is neither pinned here nor known to the agent.
 fn refuse_strangers(spec: &LoadSpec) -> Result<()> {
-    let ours: Vec<u32> = pins_of(&spec.pin_root, &spec.link)
-        .iter()
-        .flat_map(|(_, pins)| DIRECTIONS.map(|direction| link_state(&pins.link(direction))))
-        .filter_map(|state| state.ok().map(|state| state.program_id))
-        .collect();
+    let pinned = pins_of(&spec.pin_root, &spec.link);
+    let programs: Vec<u32> =
+        pinned.iter().flat_map(|(_, pins)| DIRECTIONS.map(|direction| running(pins, direction))).flatten().collect();
+    let epochs: Vec<u32> = pinned.iter().filter_map(|(_, pins)| epoch(pins).ok()).chain(spec.retire.clone()).collect();
     for meter in meters_on(&spec.link)? {
-        let is_ours = |(_, program): &(Direction, u32)| ours.contains(program);
-        let stranger = meter.programs.iter().find(|program| !is_ours(program));
-        if let Some((direction, program)) = stranger.filter(|_| !spec.retire.contains(&meter.epoch_id)) {
+        let is_ours = |(_, seat): &(Direction, Seat)| programs.contains(&seat.program_id);
+        let stranger = meter.seats.iter().find(|seat| !is_ours(seat));
+        if let Some((direction, seat)) = stranger.filter(|_| !epochs.contains(&meter.epoch_id)) {
             bail!(
-                "{} carries another meter at its {direction} hook (program {program}, epoch {}), which is neither pinned under \
+                "{} carries another meter at its {direction} hook (program {}, epoch {}), which is neither pinned under \
                  {} nor known to the ledger; a second one would count every packet again. Let the agent that made it settle, \
-                 or take it off (bpftool link detach), and start again",
+                 or take it off (bpftool link detach, tc filter del), and start again",
                 spec.link,
+                seat.program_id,
                 meter.epoch_id,
                 spec.pin_root.display()
             );
@@ -208,10 +209,9 @@ fn supersede(spec: &LoadSpec, pins: &Pins, staged: &Pins) -> Result<()> {
     for (version, old) in pins_of(&spec.pin_root, &spec.link) {
         retire_pins(&spec.pin_root, version, &old)?;
     }
-    let new: Vec<u32> =
-        DIRECTIONS.iter().filter_map(|way| link_state(&staged.link(*way)).ok().map(|state| state.program_id)).collect();
+    let new: Vec<u32> = DIRECTIONS.iter().filter_map(|direction| running(staged, *direction).ok()).collect();
     for meter in meters_on(&spec.link)? {
-        if !meter.programs.iter().any(|(_, program)| new.contains(program)) {
+        if !meter.seats.iter().any(|(_, seat)| new.contains(&seat.program_id)) {
             retire_meter(&spec.pin_root, &meter)?;
         }
     }
@@ -220,7 +220,7 @@ fn supersede(spec: &LoadSpec, pins: &Pins, staged: &Pins) -> Result<()> {
     assert_both_alone(&spec.link, pins)
 }
 
-/// Tells whether all pins are there, of the layout known here, and the links still sit on this very interface.
+/// Tells whether all pins are there, of the layout known here, and the programs still sit on this very interface.
 fn is_alive(pins: &Pins, interface: &str, ifindex: u32) -> bool {
     let maps_fit = PINNED_MAPS.iter().all(|name| {
         MapInfo::from_pin(pins.map(name)).is_ok_and(|map| value_size(name).is_none_or(|size| map.value_size() == size))
@@ -239,7 +239,7 @@ fn value_size(map: &str) -> Option<u32> {
     u32::try_from(size).ok()
 }
 
-fn adopt(pins: &Pins) -> Result<()> {
+fn adopt(pins: &Pins, interface: &str) -> Result<()> {
     let mut object = load_object(pins)?;
     for direction in DIRECTIONS {
         let program = load_program(&mut object, direction)?;
@@ -248,7 +248,7 @@ fn adopt(pins: &Pins) -> Result<()> {
         if running.is_ok_and(|tag| program.info().is_ok_and(|info| info.tag() == tag)) {
             continue;
         }
-        replace(program, direction, pins)?;
+        replace(program, interface, direction, pins)?;
         if direction == Direction::Uplink {
             drill::pass(Point::UplinkReplaced);
         }
@@ -267,12 +267,24 @@ fn make(pins: &Pins, interface: &str) -> Result<u64> {
     drill::pass(Point::MapsPinned);
     let octets_before = interface_octets(interface)?;
     for direction in DIRECTIONS {
-        attach(program(&mut object, direction)?, interface, direction, pins)?;
+        let ahead = attach(program(&mut object, direction)?, interface, direction, pins)?;
+        if !ahead.is_empty() {
+            say_what_runs_ahead(interface, direction, &ahead);
+        }
         if direction == Direction::Uplink {
             drill::pass(Point::UplinkAttached);
         }
     }
     Ok(octets_before)
+}
+
+#[expect(clippy::print_stderr, reason = "the loader's words, which the agent puts in its log")]
+fn say_what_runs_ahead(interface: &str, direction: Direction, ahead: &[String]) {
+    eprintln!(
+        "filters of somebody else run before the meter at the {direction} hook of {interface} ({}): what they accept or drop by \
+         themselves is not counted. Give them a higher pref, then restart weir",
+        ahead.join(", ")
+    );
 }
 
 /// What the interface has counted by itself, received and sent (the figures of `IFLA_STATS64`).

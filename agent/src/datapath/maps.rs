@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{Array, Map, MapData, PerCpuArray, RingBuf};
 use aya_log::EbpfLogger;
 
-use super::{attach::link_state, retire::layout};
+use super::{attach::running, retire::layout};
 
 pub(super) const COUNTERS: &str = "counters";
 pub(super) const WORD: &str = "word";
@@ -283,7 +283,7 @@ pub struct KernelLog {
 
 impl KernelLog {
     pub(super) fn open(pins: &Pins) -> Result<Self> {
-        let program_id = link_state(&pins.link(Direction::Uplink))?.program_id;
+        let program_id = running(pins, Direction::Uplink)?;
         let logger = EbpfLogger::init_from_id_with_logger(program_id, ToTracing)
             .with_context(|| format!("opening the log of the programs of {pins}"))?;
         Ok(Self { logger })

@@ -6,12 +6,15 @@
 pub mod allow;
 pub mod attach;
 pub mod claim;
+mod clsact;
 pub mod load;
 pub mod maps;
 pub mod retire;
 pub mod survey;
+mod sys;
+mod tc;
 
-use std::{fmt, os::fd::OwnedFd, path::Path};
+use std::{fmt, path::Path};
 
 use agent_common::{AllowKey, Counters, Gate, Word};
 use anyhow::{Context as _, Result};
@@ -19,7 +22,7 @@ use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 
 pub use self::{
     allow::AllowList,
-    attach::detach_and_unpin,
+    attach::{detach_and_unpin, sits_on},
     claim::{LinkClaim, PinRootClaim},
     load::{LoadSpec, Loaded, Origin, load_and_pin, make_pin_root, spawn_loader},
     maps::{Hints, KernelLog, Pins},
@@ -27,23 +30,9 @@ pub use self::{
     survey::{Meter, counters_of, meters_on},
 };
 use self::{
-    attach::{get_pinned, link_info, link_state},
+    attach::Hold,
     maps::{DIRECTIONS, GateMap, open_map},
-    survey::programs_at,
 };
-
-/// Tells whether both programs of these pins sit on that interface. Its index alone does not say so: in another namespace another
-/// interface may have the same.
-#[must_use]
-pub fn sits_on(pins: &Pins, interface: &str, ifindex: u32) -> bool {
-    DIRECTIONS.iter().all(|direction| {
-        link_state(&pins.link(*direction)).is_ok_and(|state| {
-            state.ifindex == ifindex
-                && programs_at(interface, *direction)
-                    .is_ok_and(|programs| programs.iter().any(|program| program.id() == state.program_id))
-        })
-    })
-}
 
 /// The pinned meter of one link, open for reading and for writing its gate.
 pub struct Datapath {
@@ -53,8 +42,7 @@ pub struct Datapath {
     word: Array<MapData, Word>,
     gate: GateMap,
     allow: HashMap<MapData, AllowKey, u8>,
-    /// Held, so that they stay attached for as long as the agent lives, whatever becomes of the file system with the pins.
-    links: Vec<OwnedFd>,
+    holds: Vec<Hold>,
 }
 
 impl fmt::Debug for Datapath {
@@ -81,7 +69,7 @@ impl Datapath {
             allow: HashMap::try_from(aya::maps::Map::HashMap(open_map(&pins, maps::ALLOW)?))
                 .context("map of the allow-list")?,
             // Where there is none yet, a loader is at work, or has died.
-            links: DIRECTIONS.iter().filter_map(|direction| get_pinned(&pins.link(*direction)).ok()).collect(),
+            holds: DIRECTIONS.iter().filter_map(|direction| Hold::open(&pins, *direction).ok()).collect(),
             pins,
         })
     }
@@ -142,11 +130,10 @@ impl Datapath {
         self.pins = pins;
     }
 
-    /// Tells whether both programs sit on the interface with this index now.
+    /// Tells whether both programs sit on the interface with this index now. Asked in the network namespace of the interface.
     #[must_use]
     pub fn is_attached(&self, ifindex: u32) -> bool {
-        self.links.len() == DIRECTIONS.len()
-            && self.links.iter().all(|link| link_info(link).is_ok_and(|info| info.ifindex == ifindex))
+        self.holds.len() == DIRECTIONS.len() && self.holds.iter().all(|hold| hold.is_on(ifindex))
     }
 
     /// Tells whether the pins are still where they were made: without them nothing would be left of the meter after the agent.

@@ -18,6 +18,7 @@ const HALT_AT: &str = "WEIR_DRILL_HALT_AT";
 const CLOCK: &str = "WEIR_DRILL_CLOCK";
 const BOOT_ID: &str = "WEIR_DRILL_BOOT_ID";
 const LAYOUT: &str = "WEIR_DRILL_LAYOUT";
+const ATTACH: &str = "WEIR_DRILL_ATTACH";
 const SLOW_SYNC: &str = "WEIR_DRILL_SLOW_SYNC";
 
 const POINTS: [(&str, Point); 16] = [
@@ -86,6 +87,12 @@ pub fn pass(point: Point) {
 pub fn layout(version: u32) -> u32 {
     let text = std::env::var(LAYOUT).ok();
     text.and_then(|text| text.parse().ok()).unwrap_or(version)
+}
+
+/// Whether the drill has the agent do without TCX.
+#[must_use]
+pub fn forbids_tcx() -> bool {
+    std::env::var_os(ATTACH).is_some_and(|way| way == "clsact")
 }
 
 /// The storage takes its time, and the process with it.

@@ -68,6 +68,7 @@ pub struct World {
     /// The agent's configuration.
     pub config: PathBuf,
     server_args: Vec<String>,
+    drills: Vec<(&'static str, &'static str)>,
 }
 
 impl World {
@@ -98,7 +99,8 @@ impl World {
             admin = admin.trusting(&authority);
         }
         let config = workdir.write("weir.toml", &plot.config(&server.url, &workdir))?;
-        let world = Self { agent: None, server: Some(server), admin, topology, workdir, config, server_args };
+        let drills = plot.drills.clone();
+        let world = Self { agent: None, server: Some(server), admin, topology, workdir, config, server_args, drills };
         for (sim, package) in plot.packages.iter().enumerate() {
             world.sell(sim, package)?;
         }
@@ -130,7 +132,8 @@ impl World {
         ensure!(self.agent.is_none(), "one agent at a time");
         let wall = self.wall_shift();
         let wall = wall.to_str().context("the workdir's name is no text")?;
-        let drills: Vec<_> = drills.iter().copied().chain([("WEIR_DRILL_CLOCK", wall)]).collect();
+        let always = self.drills.iter().copied().chain([("WEIR_DRILL_CLOCK", wall)]);
+        let drills: Vec<_> = drills.iter().copied().chain(always).collect();
         self.agent = Some(Weir::drilled(&self.topology.gateway, &self.workdir, &self.config, args, &drills)?);
         Ok(())
     }

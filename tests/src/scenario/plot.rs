@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use anyhow::Result;
 use serde_json::{Value, json};
 
+use crate::alone::WITHOUT_TCX;
 use crate::bpffs::Workdir;
 use crate::topology::{HOST_V4, Layout};
 
@@ -33,6 +34,8 @@ pub struct Plot {
     pub transport: Transport,
     /// The server's address: of the host that is reached over whichever uplink the gateway prefers.
     pub host: IpAddr,
+    /// Orders in the environment of every agent: drills, as `agent::drill` tells them.
+    pub drills: Vec<(&'static str, &'static str)>,
 }
 
 /// How agent and server talk.
@@ -58,6 +61,7 @@ impl Plot {
             server_args: Vec::new(),
             transport: Transport::Plain,
             host: HOST_V4,
+            drills: Vec::new(),
         }
     }
 
@@ -71,6 +75,13 @@ impl Plot {
     #[must_use]
     pub fn agent(self, lines: &str) -> Self {
         Self { agent: lines.into(), ..self }
+    }
+
+    /// The same with agents that attach as on a kernel without TCX: by filters of clsact.
+    #[must_use]
+    pub fn by_clsact(mut self) -> Self {
+        self.drills.push(WITHOUT_TCX);
+        self
     }
 
     /// The same with one more SIM that has this package.
