@@ -16,6 +16,8 @@ use nix::sys::signal::Signal;
 
 const PLENTY: u64 = 1 << 30;
 const PATIENCE: Duration = Duration::from_secs(30);
+/// So long after the last notification there are none to come.
+const QUIET: Duration = Duration::from_millis(200);
 
 fn two_links(first: Medium) -> Plot {
     let layout = Layout::with_uplinks(&[first, Medium::Veth]);
@@ -316,4 +318,25 @@ fn a_link_that_is_deleted_while_the_agent_settles_is_billed_to_its_last_octet() 
     account.is_settled()?;
     assert_eq!(account.debited(), passed, "{account:?}");
     Ok(())
+}
+
+/// Told, not found at the next look.
+#[test]
+fn that_a_filter_or_its_clsact_was_deleted_is_told_by_the_kernel() -> Result<()> {
+    let gateway = Namespace::new("gateway")?;
+    gateway.ip("link add wan0 type veth peer name modem0")?;
+    gateway.block_on(async {
+        let mut links = agent::link::watch().await?;
+        gateway.tc("qdisc add dev wan0 clsact")?;
+        gateway.tc("filter add dev wan0 egress pref 1 protocol all u32 match u32 0 0 flowid 1:1")?;
+        for change in ["filter del dev wan0 egress pref 1", "qdisc del dev wan0 clsact"] {
+            while tokio::time::timeout(QUIET, links.changed()).await.is_ok() {}
+            let before = links.borrow_and_update().clone();
+            gateway.tc(change)?;
+            tokio::time::timeout(SOON, links.changed()).await.with_context(|| format!("{change} is not told"))??;
+            let after = links.borrow_and_update().clone();
+            ensure!(after.filter_changes > before.filter_changes, "{change}");
+        }
+        Ok(())
+    })?
 }

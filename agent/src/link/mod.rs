@@ -46,9 +46,17 @@ pub struct Links {
     pub by_index: BTreeMap<u32, Link>,
     /// The unicast routes of the main table, one for each next hop.
     pub routes: Arc<[RouteOut]>,
+    /// How often filters or queueing disciplines have changed, of whichever link: a meter may have been taken off.
+    pub filter_changes: u64,
 }
 
 impl Links {
+    /// Tells whether links and routes are the same as those.
+    #[must_use]
+    pub fn are_alike(&self, others: &Self) -> bool {
+        self.by_index == others.by_index && self.routes == others.routes
+    }
+
     /// The index and link of that name.
     #[must_use]
     pub fn named(&self, name: &str) -> Option<(u32, &Link)> {

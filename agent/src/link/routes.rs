@@ -138,7 +138,7 @@ mod tests {
 
     fn links(names: &[&str], routes: &[RouteOut]) -> Links {
         let by_index = (1..).zip(names.iter().map(|name| Link::plain(name))).collect();
-        Links { by_index, routes: routes.into() }
+        Links { by_index, routes: routes.into(), ..Links::default() }
     }
 
     fn ways<'a>(links: &'a Links, own: &str, servers: &[&str]) -> Vec<&'a str> {

@@ -1,4 +1,4 @@
-//! Follows netlink: every notification leads to reading all links and routes anew; a connection that ends is opened again.
+//! Follows netlink: a notification leads to reading all links and routes anew, or tells of a filter; a connection that ends is opened again.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
@@ -37,11 +37,16 @@ pub async fn watch() -> Result<watch::Receiver<Links>> {
 /// Goes on until nobody listens any more.
 async fn follow(mut source: Source, sender: watch::Sender<Links>) {
     loop {
-        let alive = tokio::select! {
+        let news = tokio::select! {
             () = sender.closed() => return,
-            alive = source.changed() => alive,
+            news = source.changed() => news,
         };
-        let read = if alive { source.read().await } else { Err(anyhow::anyhow!("the netlink connection has ended")) };
+        let before = sender.borrow().clone();
+        let read = match news {
+            Some(News { links: true, .. }) => source.read().await,
+            Some(News { links: false, .. }) => Ok(before.clone()),
+            None => Err(anyhow::anyhow!("the netlink connection has ended")),
+        };
         let links = match read {
             Ok(links) => links,
             Err(error) => {
@@ -51,6 +56,8 @@ async fn follow(mut source: Source, sender: watch::Sender<Links>) {
                 links
             }
         };
+        let filters_changed = news.is_none_or(|news| news.filters);
+        let links = Links { filter_changes: before.filter_changes + u64::from(filters_changed), ..links };
         sender.send_if_modified(|present| {
             let changed = *present != links;
             *present = links;
@@ -76,6 +83,38 @@ async fn reopen(sender: &watch::Sender<Links>) -> Option<(Source, Links)> {
     None
 }
 
+/// What has changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct News {
+    /// Links or routes.
+    links: bool,
+    /// Filters or queueing disciplines.
+    filters: bool,
+}
+
+impl News {
+    fn note(&mut self, message: &NetlinkMessage<RouteNetlinkMessage>) {
+        let NetlinkPayload::InnerMessage(message) = &message.payload else {
+            // Some were dropped: anything may have happened.
+            *self = Self { links: true, filters: true };
+            return;
+        };
+        match message {
+            RouteNetlinkMessage::NewTrafficFilter(_)
+            | RouteNetlinkMessage::DelTrafficFilter(_)
+            | RouteNetlinkMessage::NewTrafficChain(_)
+            | RouteNetlinkMessage::DelTrafficChain(_)
+            | RouteNetlinkMessage::NewTrafficClass(_)
+            | RouteNetlinkMessage::DelTrafficClass(_)
+            | RouteNetlinkMessage::NewTrafficAction(_)
+            | RouteNetlinkMessage::DelTrafficAction(_)
+            | RouteNetlinkMessage::NewQueueDiscipline(_)
+            | RouteNetlinkMessage::DelQueueDiscipline(_) => self.filters = true,
+            _ => self.links = true,
+        }
+    }
+}
+
 /// Two netlink sockets: one is told of changes, the other asks. So a burst of notifications cannot crowd out answers, and
 /// nobody else's sequence number is taken for one of ours.
 struct Source {
@@ -86,9 +125,9 @@ struct Source {
 
 impl Source {
     fn open() -> Result<Self> {
-        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route];
+        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route, MulticastGroup::Tc];
         let (listener, _, notifications) =
-            new_multicast_connection(&groups).context("opening a netlink socket for links and routes")?;
+            new_multicast_connection(&groups).context("opening a netlink socket for links, routes and filters")?;
         let (mut asker, handle, _) = new_connection().context("opening a netlink socket to ask for links")?;
         // Without its last message a list that was cut off would look complete.
         asker.set_forward_done(true);
@@ -96,14 +135,17 @@ impl Source {
         Ok(Self { handle, notifications, listener: tokio::spawn(listener) })
     }
 
-    /// Waits for the next notification, and takes those that came with it; false when there will be none any more.
+    /// Waits for the next notification, and takes those that came with it; `None` when there will be none any more.
     ///
     /// Dropped notifications are one as well: netlink-proto tells of them by a message of its own (`NLMSG_OVERRUN`), after it has
     /// emptied the socket.
-    async fn changed(&mut self) -> bool {
-        let alive = self.notifications.next().await.is_some();
-        while let Some(Some(_)) = self.notifications.next().now_or_never() {}
-        alive
+    async fn changed(&mut self) -> Option<News> {
+        let mut news = News::default();
+        news.note(&self.notifications.next().await?.0);
+        while let Some(Some((message, _))) = self.notifications.next().now_or_never() {
+            news.note(&message);
+        }
+        Some(news)
     }
 
     async fn read(&self) -> Result<Links> {
