@@ -7,6 +7,7 @@
 //! `WEIR_DRILL_BOOT_ID=TEXT` has it take this for another boot.
 //! `WEIR_DRILL_LAYOUT=N` has it be an agent of that layout of the maps, in all but the maps themselves.
 //! `WEIR_DRILL_ATTACH=clsact` has it take the kernel for one without TCX.
+//! `WEIR_DRILL_ATOMICS=none` has it ask the kernel for an atomic operation that there is not, as a fetching one is to an old kernel.
 //!
 //! In a release build every call is nothing: `cargo xtask build --release` refuses a binary that knows one of these names.
 
@@ -14,7 +15,7 @@
 mod armed;
 
 #[cfg(debug_assertions)]
-pub use armed::{boot, forbids_tcx, layout, pass, prepare, sync, wall};
+pub use armed::{boot, forbids_tcx, knows_no_fetching_atomics, layout, pass, prepare, sync, wall};
 
 /// A moment at which a process may be made to die.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +75,13 @@ pub const fn layout(version: u32) -> u32 {
 #[cfg(not(debug_assertions))]
 #[must_use]
 pub const fn forbids_tcx() -> bool {
+    false
+}
+
+/// The kernel as it is.
+#[cfg(not(debug_assertions))]
+#[must_use]
+pub const fn knows_no_fetching_atomics() -> bool {
     false
 }
 

@@ -72,6 +72,19 @@ fn no_bpffs_says_what_to_do() -> Result<()> {
     Ok(())
 }
 
+/// What Linux 5.10 answers, asked of this one for something that it does not know either.
+#[test]
+fn a_kernel_without_fetching_atomics_is_refused_with_the_one_that_is_needed() -> Result<()> {
+    let mut world = World::build(&Plot::of(package(PLENTY)))?;
+    world.start_agent_with(&[], &[("WEIR_DRILL_ATOMICS", "none")])?;
+    let agent = &mut world.agent.as_mut().context("an agent")?.actor;
+    let line = agent.wait_for_line("wan0 cannot be metered", SOON)?;
+    ensure!(line.contains("too old") && line.contains("Linux 5.12 or newer is needed"), "{line}");
+    ensure!(world.topology.gateway.run_in(|| agent::datapath::meters_on("wan0"))??.is_empty(), "something is there");
+    ensure!(world.datapath("wan0").is_err(), "something is pinned");
+    Ok(())
+}
+
 #[test]
 fn not_root_says_what_to_do() -> Result<()> {
     let workdir = Workdir::new("nobody")?;

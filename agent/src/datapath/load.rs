@@ -30,6 +30,7 @@ use nix::{
 use super::{
     attach::{assert_alone, attach, epoch, remove_pins, replace, running, sits_on},
     maps::{ALLOW, COUNTERS, DIRECTIONS, Direction, GATE, PINNED_MAPS, Pins, WORD},
+    probe::require_fetching_atomics,
     retire::{move_pins, pins_of, refuse_newer_layout, retire_meter, retire_pins},
     survey::{Seat, meters_on},
 };
@@ -143,6 +144,7 @@ pub fn spawn_loader(executable: &Path, spec: &LoadSpec) -> Result<Loaded> {
 pub fn load_and_pin(spec: &LoadSpec) -> Result<Loaded> {
     let ifindex = require_interface(&spec.link)?;
     require_privileges()?;
+    require_fetching_atomics().with_context(|| format!("{} cannot be metered", spec.link))?;
     make_pin_root(&spec.pin_root)?;
     let _turn = take_turn(&spec.pin_root)?;
     refuse_newer_layout(&spec.pin_root, &spec.link)?;

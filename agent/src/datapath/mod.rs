@@ -9,6 +9,7 @@ pub mod claim;
 mod clsact;
 pub mod load;
 pub mod maps;
+mod probe;
 pub mod retire;
 pub mod survey;
 mod sys;

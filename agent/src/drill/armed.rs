@@ -19,6 +19,7 @@ const CLOCK: &str = "WEIR_DRILL_CLOCK";
 const BOOT_ID: &str = "WEIR_DRILL_BOOT_ID";
 const LAYOUT: &str = "WEIR_DRILL_LAYOUT";
 const ATTACH: &str = "WEIR_DRILL_ATTACH";
+const ATOMICS: &str = "WEIR_DRILL_ATOMICS";
 const SLOW_SYNC: &str = "WEIR_DRILL_SLOW_SYNC";
 
 const POINTS: [(&str, Point); 16] = [
@@ -93,6 +94,12 @@ pub fn layout(version: u32) -> u32 {
 #[must_use]
 pub fn forbids_tcx() -> bool {
     std::env::var_os(ATTACH).is_some_and(|way| way == "clsact")
+}
+
+/// Whether the drill has the agent ask for what no kernel knows.
+#[must_use]
+pub fn knows_no_fetching_atomics() -> bool {
+    std::env::var_os(ATOMICS).is_some_and(|which| which == "none")
 }
 
 /// The storage takes its time, and the process with it.
