@@ -5,6 +5,7 @@ mod bench;
 mod forged;
 mod gate;
 mod object;
+mod policer;
 mod tunnels;
 
 use agent_common::{Counters, Gate, LINK_ETHERNET, LINK_RAW_IP};
