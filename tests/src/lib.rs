@@ -19,6 +19,7 @@ mod reconciliation;
 pub mod scenario;
 pub mod sim;
 pub mod stranger;
+pub mod throttle;
 pub mod topology;
 pub mod torture;
 pub mod traffic;

@@ -30,6 +30,8 @@ pub(crate) struct Arguments {
 enum Bench {
     /// A million buffered containers, while a session in use is renewed
     Drain,
+    /// How exactly a throttled link keeps its rate: rates, protocols, directions and distances
+    Throttle,
     /// Tables and chart of the figures that there are
     Report,
 }
@@ -38,6 +40,7 @@ impl Bench {
     fn name(self) -> &'static str {
         match self {
             Self::Drain => "drain",
+            Self::Throttle => "throttle",
             Self::Report => "report",
         }
     }

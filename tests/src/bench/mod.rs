@@ -5,6 +5,7 @@ pub mod drain;
 pub mod figure;
 pub mod machine;
 pub mod report;
+pub mod throttle;
 
 use std::fs;
 use std::path::PathBuf;
@@ -37,6 +38,8 @@ pub struct Options {
 pub enum What {
     /// A million buffered containers, while a session in use is renewed
     Drain(drain::Options),
+    /// How exactly a throttled link keeps its rate: rates, protocols, directions and distances
+    Throttle(throttle::Options),
     /// Tables and chart of the figures that there are
     Report,
 }
@@ -46,6 +49,7 @@ pub fn run(options: &Options) -> Result<()> {
     fs::create_dir_all(&options.figures).with_context(|| format!("make {}", options.figures.display()))?;
     let (bench, measure): (_, &dyn Fn() -> Result<Measured>) = match &options.what {
         What::Drain(arguments) => ("drain", &|| drain::measure(arguments)),
+        What::Throttle(arguments) => ("throttle", &|| throttle::measure(arguments)),
         What::Report => return show_report(options),
     };
     netns::require_root()?;
