@@ -1,4 +1,4 @@
-//! Every atomic operation of the programs, in one place.
+//! Every atomic operation of the programs, and what stands in for one, in one place.
 //!
 //! Always `SeqCst`. LLVM 22 compiles a *relaxed* fetch-add whose result is used to the instruction that does not
 //! fetch, without a word: the "old value" is then the addend, and a gate built on it never shuts
@@ -32,6 +32,16 @@ pub(crate) unsafe fn refund(word: *mut u64, addend: u64) {
     unsafe { atomic_xadd::<u64, u64, SEQ_CST>(word, addend.wrapping_neg()) };
 }
 
+/// Adds to a word that nobody else adds to at this moment; a reader sees the old sum or the new one.
+///
+/// # Safety
+/// `word` points to an aligned word inside a map value of this CPU, and nothing that adds to it can come in between.
+#[inline(always)]
+pub(crate) unsafe fn add_undisturbed(word: *mut u64, addend: u64) {
+    // SAFETY: the caller's promise. Volatile accesses of an aligned word are one instruction each on this target.
+    unsafe { word.write_volatile(word.read_volatile().wrapping_add(addend)) };
+}
+
 /// Stores `new` if the word still holds `current`; tells whether it did.
 ///
 /// # Safety
@@ -50,4 +60,14 @@ pub(crate) unsafe fn replace_if(word: *mut u64, current: u64, new: u64) -> bool 
 pub(crate) unsafe fn load(word: *const u64) -> u64 {
     // SAFETY: the caller's promise. A volatile load of an aligned word is one instruction on this target.
     unsafe { word.read_volatile() }
+}
+
+/// Stores a word that others read, whole.
+///
+/// # Safety
+/// `word` points to an aligned word inside a map value.
+#[inline(always)]
+pub(crate) unsafe fn store(word: *mut u64, value: u64) {
+    // SAFETY: the caller's promise. A volatile store of an aligned word is one instruction on this target.
+    unsafe { word.write_volatile(value) };
 }

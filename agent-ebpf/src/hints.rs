@@ -6,8 +6,8 @@ use aya_log_ebpf::warn;
 
 use crate::{atomics, maps::HINTS};
 
-/// The word of the gate has reached the threshold.
-#[inline(always)]
+/// The word of the gate has reached the threshold. (Not inlined, so that it takes no registers from the common case.)
+#[inline(never)]
 pub(crate) fn threshold_reached(gate: *const Gate, direction: u32) {
     // SAFETY: a map value of this type.
     let generation = unsafe { atomics::load(&raw const (*gate).generation) };

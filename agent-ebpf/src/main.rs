@@ -20,6 +20,7 @@ mod hints;
 mod locate;
 mod maps;
 mod packet;
+mod plain;
 mod policer;
 mod tunnel;
 

@@ -2,11 +2,19 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
+use nix::time::{ClockId, clock_gettime};
+
 /// The moment it is now.
 #[must_use]
 pub fn now() -> Instant {
     #[expect(clippy::disallowed_methods, reason = "this module is the harness's clock")]
     Instant::now()
+}
+
+/// The processor time that this thread has had. What others do on the machine hardly shows in it.
+pub fn thread_time() -> anyhow::Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).context("reading CLOCK_THREAD_CPUTIME_ID")?.into())
 }
 
 /// A moment after which waiting is a failure.

@@ -28,10 +28,10 @@ pub(crate) struct Arguments {
 /// The benches of `weir-bench` (tests/src/bench).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Bench {
+    /// The packet path: nanoseconds, instructions, throughput
+    Datapath,
     /// A million buffered containers, while a session in use is renewed
     Drain,
-    /// How exactly a throttled link keeps its rate: rates, protocols, directions and distances
-    Throttle,
     /// Tables and chart of the figures that there are
     Report,
 }
@@ -39,8 +39,8 @@ enum Bench {
 impl Bench {
     fn name(self) -> &'static str {
         match self {
+            Self::Datapath => "datapath",
             Self::Drain => "drain",
-            Self::Throttle => "throttle",
             Self::Report => "report",
         }
     }

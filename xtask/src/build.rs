@@ -1,13 +1,12 @@
 //! `cargo xtask build`: the BPF object first, then the host's binaries that embed it.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::Path};
 
 use anyhow::{Context as _, ensure};
 
 use crate::{
     children::{run, say},
     setup,
-    strip::without_debugging,
     toolchain::Toolchain,
     workspace::Workspace,
 };
@@ -44,24 +43,30 @@ fn knows_drills(binary: &[u8]) -> bool {
     binary.windows(NAME.len()).any(|octets| octets == NAME)
 }
 
-/// Compiles the two TC programs and puts the object where the agent's build script looks for it.
+/// Compiles the two TC programs, and those that they are measured against, and puts each object where it is looked for.
 ///
-/// Returns the path. The file is only written when its content has changed, so that the agent isn't built again.
-pub(crate) fn object(workspace: &Workspace, toolchain: &Toolchain) -> anyhow::Result<PathBuf> {
-    say("build: the BPF object (about half a minute the first time)");
+/// A file is only written when its content has changed, so that the agent isn't built again.
+pub(crate) fn object(workspace: &Workspace, toolchain: &Toolchain) -> anyhow::Result<()> {
+    say("build: the BPF objects (about half a minute the first time)");
     let mut command = toolchain.cargo_build(workspace);
-    command.args(["--locked", "--package", "agent-ebpf", "--bin", "meter"]);
+    command.args(["--locked", "--package", "agent-ebpf", "--bins"]);
     run(command)?;
-    let built = workspace.target.join("bpf/bpfel-unknown-none/release/meter");
-    let stable = workspace.target.join("bpf/weir-meter.o");
-    let fresh = without_debugging(&fs::read(&built).with_context(|| format!("read {}", built.display()))?)?;
-    if fs::read(&stable).ok().as_ref() != Some(&fresh) {
+    for name in ["meter", "yardstick"] {
+        let built = workspace.target.join("bpf/bpfel-unknown-none/release").join(name);
+        put(&built, &workspace.target.join(format!("bpf/weir-{name}.o")))?;
+    }
+    Ok(())
+}
+
+fn put(built: &Path, stable: &Path) -> anyhow::Result<()> {
+    let fresh = fs::read(built).with_context(|| format!("read {}", built.display()))?;
+    if fs::read(stable).ok().as_ref() != Some(&fresh) {
         // Renamed into place: a build script that reads at this moment sees the old object or the new one.
         let draft = stable.with_extension("new");
         fs::write(&draft, &fresh).with_context(|| format!("write {}", draft.display()))?;
-        fs::rename(&draft, &stable).with_context(|| format!("put {} in place", stable.display()))?;
+        fs::rename(&draft, stable).with_context(|| format!("put {} in place", stable.display()))?;
     }
-    Ok(stable)
+    Ok(())
 }
 
 /// Builds `weir`, `weir-server` and the binaries of package `e2e` with the dev profile.

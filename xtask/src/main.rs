@@ -18,7 +18,6 @@ mod rust_tokens;
 mod setup;
 mod signals;
 mod sim;
-mod strip;
 mod system_packages;
 mod test;
 mod toolchain;

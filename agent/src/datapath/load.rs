@@ -13,7 +13,7 @@ use std::{
 use agent_common::{Counters, Gate, Word};
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf,
     maps::MapInfo,
     programs::{ProgramInfo, SchedClassifier},
 };
@@ -30,6 +30,7 @@ use nix::{
 use super::{
     attach::{assert_alone, attach, epoch, remove_pins, replace, running, sits_on},
     maps::{ALLOW, COUNTERS, DIRECTIONS, Direction, GATE, PINNED_MAPS, Pins, WORD},
+    preemption::Counting,
     probe::require_fetching_atomics,
     retire::{move_pins, pins_of, refuse_newer_layout, retire_meter, retire_pins},
     survey::{Seat, meters_on},
@@ -309,7 +310,7 @@ fn assert_both_alone(interface: &str, pins: &Pins) -> Result<()> {
 
 /// Reads the object and makes its maps, or takes those that are pinned.
 fn load_object(pins: &Pins) -> Result<Ebpf> {
-    let mut loader = EbpfLoader::new();
+    let mut loader = Counting::of_this_kernel().loader();
     loader.map_max_entries("AYA_LOGS", LOG_OCTETS);
     for name in PINNED_MAPS {
         loader.map_pin_path(name, pins.map(name));

@@ -9,12 +9,12 @@ pub mod claim;
 mod clsact;
 pub mod load;
 pub mod maps;
+pub mod preemption;
 mod probe;
 pub mod retire;
 pub mod survey;
 mod sys;
 mod tc;
-mod throttle;
 
 use std::{fmt, path::Path};
 
@@ -28,9 +28,9 @@ pub use self::{
     claim::{LinkClaim, PinRootClaim},
     load::{LoadSpec, Loaded, Origin, load_and_pin, make_pin_root, spawn_loader},
     maps::{Hints, KernelLog, Pins},
+    preemption::Counting,
     retire::{Retired, has_older_layout, pinned_links, refuse_newer_layout, retire_without_link, retired},
     survey::{Meter, counters_of, meters_on},
-    throttle::throttle_tolerance,
 };
 use self::{
     attach::Hold,

@@ -3,7 +3,6 @@
 mod doubt;
 mod hand;
 mod odd;
-mod renewal;
 mod script;
 mod slices;
 mod stingy;

@@ -1,11 +1,11 @@
 //! Benches: each measures one thing of the release build and answers in the same form; the report puts all of them together.
 
 mod chart;
+pub mod datapath;
 pub mod drain;
 pub mod figure;
 pub mod machine;
 pub mod report;
-pub mod throttle;
 
 use std::fs;
 use std::path::PathBuf;
@@ -36,10 +36,10 @@ pub struct Options {
 /// The benches, and the report on what they have left.
 #[derive(Debug, clap::Subcommand)]
 pub enum What {
+    /// The packet path: nanoseconds, instructions, throughput
+    Datapath(datapath::Options),
     /// A million buffered containers, while a session in use is renewed
     Drain(drain::Options),
-    /// How exactly a throttled link keeps its rate: rates, protocols, directions and distances
-    Throttle(throttle::Options),
     /// Tables and chart of the figures that there are
     Report,
 }
@@ -48,8 +48,8 @@ pub enum What {
 pub fn run(options: &Options) -> Result<()> {
     fs::create_dir_all(&options.figures).with_context(|| format!("make {}", options.figures.display()))?;
     let (bench, measure): (_, &dyn Fn() -> Result<Measured>) = match &options.what {
+        What::Datapath(arguments) => ("datapath", &|| datapath::measure(arguments)),
         What::Drain(arguments) => ("drain", &|| drain::measure(arguments)),
-        What::Throttle(arguments) => ("throttle", &|| throttle::measure(arguments)),
         What::Report => return show_report(options),
     };
     netns::require_root()?;

@@ -1,11 +1,9 @@
 //! Loads the programs without attaching them and sends packets through them one at a time.
 
-use std::{sync::Barrier, thread};
-
-use agent::datapath::load::OBJECT;
+use agent::datapath::{Counting, load::OBJECT};
 use agent_common::{AllowKey, Counters, DirectionCounters, Gate, Hint, LINK_ETHERNET, Tally, Word};
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf,
     maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, RingBuf},
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
 };
@@ -53,7 +51,8 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new() -> Self {
-        let mut object = EbpfLoader::new().load(OBJECT).expect("maps of the object (these tests run as root)");
+        let mut object =
+            Counting::of_this_kernel().loader().load(OBJECT).expect("maps of the object (these tests run as root)");
         for name in ["weir_uplink", "weir_downlink"] {
             program(&mut object, name).load().expect("the kernel's verifier accepts the program");
         }
@@ -95,49 +94,18 @@ impl Bench {
     }
 
     pub(crate) fn send_skb(&mut self, direction: Direction, packet: &[u8], skb: Skb) -> Verdict {
-        self.run(direction, packet, skb, &mut vec![0; packet.len()])
-    }
-
-    /// The same; answers also with what has become of the packet.
-    pub(crate) fn send_through(&mut self, direction: Direction, packet: &[u8]) -> (Verdict, Vec<u8>) {
-        let mut after = vec![0; packet.len()];
-        (self.run(direction, packet, Skb::default(), &mut after), after)
-    }
-
-    fn run(&mut self, direction: Direction, packet: &[u8], skb: Skb, after: &mut [u8]) -> Verdict {
         let name = match direction {
             Direction::Uplink => "weir_uplink",
             Direction::Downlink => "weir_downlink",
         };
         let context = context(skb);
-        let options = TestRunOptions {
-            data_in: Some(packet),
-            data_out: Some(after),
-            ctx_in: Some(&context),
-            ..TestRunOptions::new()
-        };
+        let options = TestRunOptions { data_in: Some(packet), ctx_in: Some(&context), ..TestRunOptions::new() };
         let result = program(&mut self.object, name).test_run(options).expect("the kernel runs the program");
         match result.return_value.cast_signed() {
             -1 => Verdict::Pass,
             2 => Verdict::Drop,
             other => panic!("the program said {other}, which is neither NEXT nor SHOT"),
         }
-    }
-
-    /// Sends the packet through both programs at once, each on a thread of its own, so many times.
-    pub(crate) fn hammer(&mut self, packet: &[u8], times: u32) {
-        let programs = self.object.programs_mut().map(|(_, program)| program).collect::<Vec<_>>();
-        let start = Barrier::new(programs.len());
-        thread::scope(|scope| {
-            for program in programs {
-                let program: &mut SchedClassifier = program.try_into().unwrap();
-                let options = TestRunOptions { data_in: Some(packet), repeat: times, ..TestRunOptions::new() };
-                scope.spawn(|| {
-                    start.wait();
-                    program.test_run(options).expect("the kernel runs the program");
-                });
-            }
-        });
     }
 
     pub(crate) fn word(&self) -> Word {

@@ -1,11 +1,12 @@
-//! The gate: ceiling, deadline, allow-list, hints.
+//! The gate: ceiling, deadline, allow-list, policer, hints.
 
-use std::{fs, net::SocketAddr};
+use std::{fs, net::SocketAddr, time::Duration};
 
 use agent::datapath::AllowList;
 use agent_common::{
     Counters, DOWNLINK, Gate, HINT_REFUSAL, HINT_THRESHOLD, LINK_ETHERNET, MAX_CEILING, MODE_THROTTLE, UPLINK, Word,
 };
+use e2e::eventually::eventually;
 use e2e::packet::{
     ARP, DOWNLINK_V4, EAPOL, HERE_V4, HERE_V6, ICMPV6, IPV4, IPV6, TCP, THERE_V4, THERE_V6, UDP, UPLINK_V4, V4, VLAN,
     ethernet, extension, tagged, tcp, udp, v4, v6, v6_between,
@@ -19,18 +20,18 @@ use crate::bench::{
     tally,
 };
 
-pub(crate) const SHUT: Gate = Gate { ceiling: 0, ..OPEN };
+const SHUT: Gate = Gate { ceiling: 0, ..OPEN };
 
 /// 128 octets at layer 3.
-pub(crate) fn packet() -> Vec<u8> {
+fn packet() -> Vec<u8> {
     ethernet(IPV4, &v4(UPLINK_V4, UDP, &udp(1, 2, 100)))
 }
 
 /// Nanoseconds since boot, as the programs see them.
-pub(crate) fn boot_ns() -> u64 {
+fn boot_ns() -> u64 {
     let uptime = fs::read_to_string("/proc/uptime").unwrap();
     let seconds: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
-    std::time::Duration::from_secs_f64(seconds).as_nanos().try_into().unwrap()
+    Duration::from_secs_f64(seconds).as_nanos().try_into().unwrap()
 }
 
 #[test]
@@ -57,27 +58,6 @@ fn the_ceiling_is_reached_to_the_octet_and_not_passed_by_one() {
     expected.downlink.refused = tally(128, 1);
     assert_eq!(bench.counters(), expected);
     assert_eq!(bench.word().gate, 256);
-}
-
-#[test]
-fn two_cpus_together_fill_the_ceiling_and_never_pass_it() {
-    const TRIALS: u32 = 5000;
-    const TIMES: u64 = 1_000;
-    // Half of what is sent fits, so that both are at it when the ceiling is reached; the last packet does not fit evenly.
-    let ceiling = TIMES * 128 + 77;
-    let mut bench = Bench::with_gate(Gate { ceiling, ..OPEN });
-    for trial in 0..TRIALS {
-        bench.forget();
-        bench.hammer(&packet(), u32::try_from(TIMES).unwrap());
-        let Counters { uplink, downlink, .. } = bench.counters();
-        let passed = uplink.passed.octets + downlink.passed.octets;
-        assert!(passed <= ceiling && passed + 128 > ceiling, "trial {trial}: {passed} octets of {ceiling}");
-        assert_eq!(bench.word().gate, passed, "trial {trial}");
-        for direction in [uplink, downlink] {
-            assert_eq!(direction.passed.packets + direction.refused.packets, TIMES, "trial {trial}");
-            assert_eq!(direction.passed.octets + direction.refused.octets, TIMES * 128, "trial {trial}");
-        }
-    }
 }
 
 #[test]
@@ -111,6 +91,25 @@ fn the_last_number_does_not_wrap_the_gate_open() {
     }
     bench.set_word(Word { gate: MAX_CEILING - 128, ..Word::default() });
     assert_eq!(bench.send(Uplink, &packet()), Pass);
+}
+
+#[test]
+fn a_deadline_is_noticed_when_it_comes_and_a_nearer_one_at_once() {
+    let mut bench = Bench::with_gate(Gate { deadline_boot_ns: boot_ns() + 1_000_000_000, ..OPEN });
+    assert_eq!(bench.send(Uplink, &packet()), Pass);
+    eventually("the deadline to be noticed", Duration::from_secs(10), || {
+        anyhow::ensure!(bench.send(Uplink, &packet()) == Drop, "it passes still");
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(bench.send(Downlink, &packet()), Drop);
+    for _ in 0..100 {
+        // The second packet comes in the same jiffy as the first, most of the time.
+        bench.set_gate(Gate { deadline_boot_ns: u64::MAX, ..OPEN });
+        assert_eq!(bench.send(Uplink, &packet()), Pass);
+        bench.set_gate(Gate { deadline_boot_ns: 1, ..OPEN });
+        assert_eq!(bench.send(Uplink, &packet()), Drop);
+    }
 }
 
 #[test]
@@ -235,6 +234,33 @@ fn control_traffic_at_an_open_gate_is_billed_like_any_other() {
     assert_eq!(bench.send(Uplink, &ethernet(IPV4, &v4(UPLINK_V4, TCP, &tcp(40000, 443, 0)))), Pass);
     assert_eq!(bench.counters().uplink.passed, tally(52, 1));
     assert_eq!(bench.word().control, 0);
+}
+
+#[test]
+fn the_policer_lets_a_packet_go_into_debt_and_then_waits_for_it_to_be_paid() {
+    // One octet a second: a packet of 128 octets is a debt of 128 s, over the tolerance of one hour after 29.
+    let gate = Gate { mode: MODE_THROTTLE, throttle_rate: 1, throttle_tolerance_ns: 3_600_000_000_000, ..SHUT };
+    let mut bench = Bench::with_gate(gate);
+    let before = boot_ns();
+    let verdicts = (0..40).map(|_| bench.send(Uplink, &packet())).collect::<Vec<_>>();
+    let passed = verdicts.iter().take_while(|verdict| **verdict == Pass).count() as u64;
+    assert_eq!(passed, 29, "{verdicts:?}");
+    assert!(verdicts.iter().skip(29).all(|verdict| *verdict == Drop), "{verdicts:?}");
+    let mut expected = Counters::default();
+    expected.uplink.throttled = tally(29 * 128, 29);
+    expected.uplink.policed = tally(11 * 128, 11);
+    assert_eq!(bench.counters(), expected);
+    assert!(bench.word().tat >= before + 29 * 128 * 1_000_000_000);
+    // Paid: the clock has caught up with the debt.
+    bench.set_word(Word { tat: 1, ..bench.word() });
+    assert_eq!(bench.send(Uplink, &packet()), Pass);
+}
+
+#[test]
+fn the_policer_at_rate_zero_lets_nothing_pass() {
+    let mut bench = Bench::with_gate(Gate { mode: MODE_THROTTLE, throttle_tolerance_ns: u64::MAX, ..SHUT });
+    assert_eq!(bench.send(Downlink, &packet()), Drop);
+    assert_eq!(bench.counters().downlink.policed, tally(128, 1));
 }
 
 #[test]

@@ -2,10 +2,10 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
 
 mod bench;
+mod contention;
 mod forged;
 mod gate;
 mod object;
-mod policer;
 mod tunnels;
 
 use agent_common::{Counters, Gate, LINK_ETHERNET, LINK_RAW_IP};
