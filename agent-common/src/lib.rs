@@ -62,7 +62,7 @@ pub struct Gate {
     pub mode: u64,
     /// Octets a second that pass a shut gate in [`MODE_THROTTLE`]; 0 = none.
     pub throttle_rate: u64,
-    /// Debt the policer grants before it drops, in nanoseconds of sending at [`Gate::throttle_rate`].
+    /// Debt within which a packet passes the policer, in nanoseconds of sending at [`Gate::throttle_rate`]; what is larger than it never does.
     pub throttle_tolerance_ns: u64,
     /// What frames begin with: [`LINK_RAW_IP`] or [`LINK_ETHERNET`]. A hint, verified on every packet.
     pub link_type: u64,

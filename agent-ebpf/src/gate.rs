@@ -128,7 +128,7 @@ fn refuse(ctx: &TcContext, meter: Meter, ip: &Ip, size: Size, direction: u32) ->
     let (tally, verdict) = unsafe {
         if mode != MODE_THROTTLE {
             (&raw mut (*tallies).refused, DROP)
-        } else if policer::admits(gate, word, size.octets) {
+        } else if policer::admits(ctx, gate, word, size.octets) {
             (&raw mut (*tallies).throttled, PASS)
         } else {
             (&raw mut (*tallies).policed, DROP)

@@ -21,6 +21,7 @@ pub mod scenario;
 pub mod sim;
 pub mod stranger;
 pub mod testrun;
+pub mod throttle;
 pub mod topology;
 pub mod torture;
 pub mod traffic;

@@ -1,5 +1,6 @@
-//! A raw-IP link out of two TUN devices and the thread that carries every packet between them, counting.
+//! A raw-IP link out of two TUN devices and the thread that carries every packet between them, counting, at once or later.
 
+use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _};
@@ -7,16 +8,19 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
 
+use crate::clock::now;
 use crate::netns::Namespace;
 use crate::offload::interface_request;
 use crate::{Count, Direction};
 
-/// How long the pump waits for a packet before it looks whether it shall stop, in milliseconds.
-const TICK: u16 = 20;
+/// How long the pump waits for a packet before it looks whether it shall stop.
+const TICK: Duration = Duration::from_millis(20);
 
 /// More than the longest IP packet.
 const PACKET: usize = 65_536;
@@ -46,6 +50,11 @@ struct Counter {
 impl Pump {
     /// Makes the TUN device `near.1` in `near.0` and `far.1` in `far.0` (both raw IP, link type 65534) and joins them.
     pub fn join(near: (&Namespace, &str), far: (&Namespace, &str)) -> Result<Self> {
+        Self::join_at_a_distance(near, far, Duration::ZERO)
+    }
+
+    /// The same with so much time between the two: every packet is on its way for that long, either way, and none is lost.
+    pub fn join_at_a_distance(near: (&Namespace, &str), far: (&Namespace, &str), distance: Duration) -> Result<Self> {
         let mut near = open(near.0, near.1)?;
         let mut far = open(far.0, far.1)?;
         let asked = near.try_clone().context("the device once more")?;
@@ -53,7 +62,7 @@ impl Pump {
         let (counts, stopped) = (Arc::clone(&carried), Arc::clone(&stop));
         let thread = std::thread::Builder::new()
             .name("pump".into())
-            .spawn(move || pump(&mut near, &mut far, &counts, &stopped))?;
+            .spawn(move || pump(&mut near, &mut far, distance, &counts, &stopped))?;
         Ok(Self { carried, stop, thread: Some(thread), near: asked })
     }
 
@@ -110,37 +119,68 @@ fn open(namespace: &Namespace, name: &str) -> Result<File> {
     })?
 }
 
-fn pump(near: &mut File, far: &mut File, carried: &Carried, stop: &AtomicBool) -> Result<()> {
+fn pump(near: &mut File, far: &mut File, distance: Duration, carried: &Carried, stop: &AtomicBool) -> Result<()> {
     let mut packet = vec![0; PACKET];
+    let (mut uplink, mut downlink) = (OnTheWay::new(distance), OnTheWay::new(distance));
     while !stop.load(Ordering::SeqCst) {
         let mut ready = [PollFd::new(near.as_fd(), PollFlags::POLLIN), PollFd::new(far.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut ready, PollTimeout::from(TICK)) {
+        let wait = [&uplink, &downlink].into_iter().filter_map(OnTheWay::wait).fold(TICK, Duration::min);
+        match ppoll(&mut ready, Some(TimeSpec::from_duration(wait)), None) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(error) => return Err(error).context("poll the TUN devices"),
         }
-        carry(near, far, &mut packet, &carried.uplink).context("uplink")?;
-        carry(far, near, &mut packet, &carried.downlink).context("downlink")?;
+        uplink.take_in(near, &mut packet, &carried.uplink).context("uplink")?;
+        downlink.take_in(far, &mut packet, &carried.downlink).context("downlink")?;
+        uplink.hand_over(far).context("uplink")?;
+        downlink.hand_over(near).context("downlink")?;
     }
     Ok(())
 }
 
-/// Carries what is there, at most a handful, so that the other direction has its turn.
-fn carry(from: &mut File, to: &mut File, packet: &mut [u8], counter: &Counter) -> Result<()> {
-    for _ in 0..64 {
-        let length = match from.read(packet) {
-            Ok(length) => length,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-            // The device is down: nothing to carry for now.
-            Err(error) if error.raw_os_error() == Some(libc::EIO) => return Ok(()),
-            Err(error) => return Err(error).context("read from TUN"),
-        };
-        counter.packets.fetch_add(1, Ordering::SeqCst);
-        counter.octets.fetch_add(length as u64, Ordering::SeqCst);
-        match to.write(&packet[..length]) {
-            Ok(_) => {}
-            Err(error) if error.raw_os_error() == Some(libc::EIO) => {}
-            Err(error) => return Err(error).context("write to TUN"),
-        }
+/// The packets of one direction that have left one end and not reached the other.
+struct OnTheWay {
+    distance: Duration,
+    /// When each arrives.
+    packets: VecDeque<(Instant, Vec<u8>)>,
+}
+
+impl OnTheWay {
+    const fn new(distance: Duration) -> Self {
+        Self { distance, packets: VecDeque::new() }
     }
-    Ok(())
+
+    /// How long until the first arrives.
+    fn wait(&self) -> Option<Duration> {
+        self.packets.front().map(|(arrives, _)| arrives.saturating_duration_since(now()))
+    }
+
+    /// Takes what is there, at most a handful, so that the other direction has its turn.
+    fn take_in(&mut self, from: &mut File, packet: &mut [u8], counter: &Counter) -> Result<()> {
+        for _ in 0..64 {
+            let length = match from.read(packet) {
+                Ok(length) => length,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                // The device is down: nothing to carry for now.
+                Err(error) if error.raw_os_error() == Some(libc::EIO) => return Ok(()),
+                Err(error) => return Err(error).context("read from TUN"),
+            };
+            counter.packets.fetch_add(1, Ordering::SeqCst);
+            counter.octets.fetch_add(length as u64, Ordering::SeqCst);
+            self.packets.push_back((now() + self.distance, packet[..length].to_vec()));
+        }
+        Ok(())
+    }
+
+    /// Hands over what has arrived.
+    fn hand_over(&mut self, to: &mut File) -> Result<()> {
+        while self.packets.front().is_some_and(|(arrives, _)| *arrives <= now()) {
+            let Some((_, packet)) = self.packets.pop_front() else { break };
+            match to.write(&packet) {
+                Ok(_) => {}
+                Err(error) if error.raw_os_error() == Some(libc::EIO) => {}
+                Err(error) => return Err(error).context("write to TUN"),
+            }
+        }
+        Ok(())
+    }
 }

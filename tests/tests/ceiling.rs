@@ -89,6 +89,25 @@ fn renews_before_empty() -> Result<()> {
 }
 
 #[test]
+fn far_from_the_server_a_sustained_flow_is_refused_nothing_once_its_rate_is_known() -> Result<()> {
+    // A chunk lasts for a tenth of a second, and an answer takes two.
+    let mut world = World::online(&Plot::of(chunked(1 << 40, 512 << 10)))?;
+    let books = Books::open(&world, 0)?;
+    world.delay("update", Duration::from_millis(200))?;
+    let topology = &world.topology;
+    let flow = udp(&topology.client, (&topology.internet, HOST_V4), Datagrams::endless(5_000_000, 1000))?;
+    flow.carries(10_000_000, PATIENCE)?;
+    let before = books.counted(&world)?.uplink.refused;
+    flow.carries(30_000_000, PATIENCE)?;
+    let report = flow.stop()?;
+    let after = books.counted(&world)?.uplink.refused;
+    assert_eq!(after, before, "refused");
+    assert_eq!(report.datagrams_sent - report.datagrams_delivered, after.packets, "{report:?}");
+    assert!(world.struck()? >= 4, "renewed {} times", world.struck()?);
+    world.settles_to_the_octet(books).map(drop)
+}
+
+#[test]
 fn final_unit_blocks_and_top_up_reopens() -> Result<()> {
     let total = 1_000_000;
     let mut world = World::online(&Plot::of(chunked(total, 400_000)))?;

@@ -32,6 +32,8 @@ enum Bench {
     Datapath,
     /// A million buffered containers, while a session in use is renewed
     Drain,
+    /// How exactly a throttled link keeps its rate: rates, protocols, directions and distances
+    Throttle,
     /// Tables and chart of the figures that there are
     Report,
 }
@@ -41,6 +43,7 @@ impl Bench {
         match self {
             Self::Datapath => "datapath",
             Self::Drain => "drain",
+            Self::Throttle => "throttle",
             Self::Report => "report",
         }
     }

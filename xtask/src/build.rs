@@ -7,6 +7,7 @@ use anyhow::{Context as _, ensure};
 use crate::{
     children::{run, say},
     setup,
+    strip::without_debugging,
     toolchain::Toolchain,
     workspace::Workspace,
 };
@@ -59,7 +60,7 @@ pub(crate) fn object(workspace: &Workspace, toolchain: &Toolchain) -> anyhow::Re
 }
 
 fn put(built: &Path, stable: &Path) -> anyhow::Result<()> {
-    let fresh = fs::read(built).with_context(|| format!("read {}", built.display()))?;
+    let fresh = without_debugging(&fs::read(built).with_context(|| format!("read {}", built.display()))?)?;
     if fs::read(stable).ok().as_ref() != Some(&fresh) {
         // Renamed into place: a build script that reads at this moment sees the old object or the new one.
         let draft = stable.with_extension("new");

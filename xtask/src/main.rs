@@ -18,6 +18,7 @@ mod rust_tokens;
 mod setup;
 mod signals;
 mod sim;
+mod strip;
 mod system_packages;
 mod test;
 mod toolchain;

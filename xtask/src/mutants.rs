@@ -27,7 +27,7 @@ struct Mutant {
     becomes: &'static str,
 }
 
-const MUTANTS: [Mutant; 21] = [
+const MUTANTS: [Mutant; 22] = [
     Mutant {
         what: "an answer that comes twice adds up",
         file: "session.rs",
@@ -164,6 +164,12 @@ const MUTANTS: [Mutant; 21] = [
         file: "session/slice.rs",
         is: "let end = self.committed().saturating_add(slice);",
         becomes: "let end = self.used().total().saturating_add(slice);",
+    },
+    Mutant {
+        what: "a fast link asks for more than the largest chunk",
+        file: "session/foresight.rs",
+        is: "self.rate().over(lasts).min(most).max(self.terms.chunk)",
+        becomes: "self.rate().over(lasts).max(most.min(self.terms.chunk))",
     },
     Mutant {
         what: "what may have been taken is sent again to a server that charges again",

@@ -116,6 +116,14 @@ fn render_link(text: &mut String, link: &LinkStatus) {
         octets(kernel.throttled_uplink_octets),
         octets(kernel.throttled_downlink_octets),
     );
+    if kernel.policed_uplink_octets > 0 || kernel.policed_downlink_octets > 0 {
+        let _ = writeln!(
+            text,
+            "  throttle: of the refused, {} up were too fast and never sent; {} down were too fast and PAID FOR NOTHING",
+            octets(kernel.policed_uplink_octets),
+            octets(kernel.policed_downlink_octets),
+        );
+    }
 }
 
 /// Octets with a binary unit, or plain below 10 KiB.

@@ -14,7 +14,7 @@ use crate::units::{OctetRate, Octets, RatingGroup, SubscriberIdentifier};
 
 use super::reader::{Section, kind};
 use super::values::{self, within};
-use super::{Agent, Config, Device, Link, OnboardingMode, Server, fits};
+use super::{Agent, Config, DEFAULT_LARGEST_CHUNK, Device, Link, OnboardingMode, Server, fits};
 
 pub(crate) const CHUNK: RangeInclusive<Octets> = Octets::new(64 << 10)..=Octets::new(1 << 40);
 const SLICE: RangeInclusive<Octets> = Octets::new(64 << 10)..=Octets::new(1 << 40);
@@ -193,13 +193,24 @@ fn link(section: &Section<'_>, mode: Option<OnboardingMode>) -> Option<Link> {
         }
         Some(OnboardingMode::Server) | None => {}
     }
+    let chunk = section.optional("chunk", |value| octets(value, &CHUNK));
+    let largest_chunk = section.optional("largest_chunk", |value| octets(value, &CHUNK));
+    if let (Some(chunk), Some(largest)) = (chunk, largest_chunk)
+        && largest < chunk
+    {
+        section.problem(
+            "largest_chunk",
+            &format!("is {largest}, which is below the chunk of {chunk}: raise it, or leave it out"),
+        );
+    }
     let link = Link {
         slot: slot.or_else(|| name.clone()).unwrap_or_default(),
         name: name.unwrap_or_default(),
         imei: section.optional("imei", |value| digits(value, 14..=16)),
         iccid: section.optional("iccid", |value| digits(value, 18..=22)),
         rating_group,
-        chunk: section.optional("chunk", |value| octets(value, &CHUNK)),
+        chunk,
+        largest_chunk: largest_chunk.unwrap_or_else(|| DEFAULT_LARGEST_CHUNK.max(chunk.unwrap_or(Octets::ZERO))),
         subscriber,
         apn: section.optional("apn", |value| text(value, 1..=100)),
         when_used_up: when_used_up(section),

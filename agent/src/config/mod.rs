@@ -25,6 +25,8 @@ pub const EXIT_USAGE: u8 = 64;
 pub const DEFAULT_REPORT_INTERVAL: Duration = Duration::from_mins(1);
 /// Octets to ask for at a time when neither the file nor the plan says so.
 pub const DEFAULT_CHUNK: Octets = Octets::new(10 << 20);
+/// Octets asked for at a time at the most, when the configuration does not say: eight seconds of 1 Gbit/s.
+pub const DEFAULT_LARGEST_CHUNK: Octets = Octets::new(1 << 30);
 
 /// Everything the file says, with defaults filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,6 +126,8 @@ pub struct Link {
     pub rating_group: Option<RatingGroup>,
     /// Octets to ask for at a time; `None` = as the plan says, else [`DEFAULT_CHUNK`].
     pub chunk: Option<Octets>,
+    /// Octets to ask for at a time on a link that would use up a chunk within moments. Not below a `chunk` of the same link.
+    pub largest_chunk: Octets,
     /// Who pays; always there with static onboarding, never otherwise.
     pub subscriber: Option<SubscriberIdentifier>,
     /// Access point name; `None` = that of the binding, or `internet` with static onboarding.

@@ -24,7 +24,7 @@ fn every_key() -> String {
 fn the_sample_loads_as_it_is() {
     let config = parse(SAMPLE).unwrap();
     assert_eq!(config.links.len(), 2);
-    assert_eq!(config.links[0].chunk, None);
+    assert_eq!((config.links[0].chunk, config.links[0].largest_chunk), (None, DEFAULT_LARGEST_CHUNK));
     assert!(config.links[1].matches("usb0") && config.links[1].is_pattern() && !config.links[1].matches("wwan0"));
 }
 
@@ -66,6 +66,7 @@ fn the_sample_shows_the_true_defaults() {
     assert_eq!(shown.agent.control_reserve, plain.agent.control_reserve);
     assert_eq!(shown.agent.report_interval, Some(DEFAULT_REPORT_INTERVAL));
     assert_eq!(shown.links[0].chunk, Some(DEFAULT_CHUNK));
+    assert_eq!(shown.links[0].largest_chunk, DEFAULT_LARGEST_CHUNK);
 }
 
 #[test]
@@ -138,7 +139,7 @@ fn a_pattern_fits_what_its_star_may_stand_for() {
 }
 
 /// Broken files: what is put in place of what, and what must be said.
-const BROKEN: [(&str, &str, &str); 44] = [
+const BROKEN: [(&str, &str, &str); 46] = [
     ("id = \"gw\"", "", "weir.toml:1: device.id: is missing, and is required"),
     ("[device]\nid = \"gw\"", "", "weir.toml:1: device.id: is missing"),
     ("id = \"gw\"", "id = 7", "weir.toml:2: device.id: is a whole number, not a text"),
@@ -210,6 +211,16 @@ const BROKEN: [(&str, &str, &str); 44] = [
     ("wwan0", "wwan0123456789ab", "weir.toml:6: link[0].name: has 16 characters, 1 .. 15 are allowed"),
     ("wwan0", "wwan*", "weir.toml:5: link[0].slot: is missing, and is required where the name is a pattern"),
     ("\"wwan0\"", "\"wwan0\"\nchunk = 10", "weir.toml:7: link[0].chunk: 10 is below the range 64 KiB .. 1 TiB"),
+    (
+        "\"wwan0\"",
+        "\"wwan0\"\nchunk = \"8 MiB\"\nlargest_chunk = \"4 MiB\"",
+        "weir.toml:8: link[0].largest_chunk: is 4194304, which is below the chunk of 8388608: raise it, or leave it out",
+    ),
+    (
+        "\"wwan0\"",
+        "\"wwan0\"\nlargest_chunk = 10",
+        "weir.toml:7: link[0].largest_chunk: 10 is below the range 64 KiB .. 1 TiB",
+    ),
     ("\"wwan0\"", "\"wwan0\"\nchunk = \"8M\"", "weir.toml:7: link[0].chunk: \"8M\" is not octets, like 1048576"),
     (
         "\"wwan0\"",

@@ -15,6 +15,7 @@ pub mod retire;
 pub mod survey;
 mod sys;
 mod tc;
+mod throttle;
 
 use std::{fmt, path::Path};
 
@@ -31,6 +32,7 @@ pub use self::{
     preemption::Counting,
     retire::{Retired, has_older_layout, pinned_links, refuse_newer_layout, retire_without_link, retired},
     survey::{Meter, counters_of, meters_on},
+    throttle::throttle_tolerance,
 };
 use self::{
     attach::Hold,

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::Agent;
 use super::station::Sim;
-use crate::config::{self, Config, DEFAULT_CHUNK, DEFAULT_REPORT_INTERVAL, OnboardingMode};
+use crate::config::{self, Config, DEFAULT_CHUNK, DEFAULT_LARGEST_CHUNK, DEFAULT_REPORT_INTERVAL, OnboardingMode};
 use crate::ledger::{Ledger, SealRequest};
 use crate::onboarding::{Binding, Package, Plan};
 use crate::quota::{FailureHandling, OfflineGrace, Terms, WhenUsedUp};
@@ -183,6 +183,7 @@ fn terms(config: &Config, link: Option<&config::Link>, package: Option<&Package>
     let report_interval = config.agent.report_interval.or_else(|| package.and_then(|p| p.report_interval));
     Terms {
         chunk: link.and_then(|link| link.chunk).or_else(|| package.and_then(|p| p.chunk)).unwrap_or(DEFAULT_CHUNK),
+        largest_chunk: link.map_or(DEFAULT_LARGEST_CHUNK, |link| link.largest_chunk),
         report_interval: report_interval.unwrap_or(DEFAULT_REPORT_INTERVAL),
         checkpoint_interval: config.agent.checkpoint_interval,
         max_unrecorded: config.agent.max_unrecorded,

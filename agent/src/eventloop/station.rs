@@ -1,20 +1,16 @@
 //! One metered link as the loop holds it: its meter, its SIM, its credit-control client.
 
 use std::path::Path;
-use std::time::Duration;
 
 use agent_common::{Counters, Gate, LINK_ETHERNET, LINK_RAW_IP, MODE_BLOCK, MODE_THROTTLE};
 use anyhow::{Context, Result};
 
 use crate::config::Link as LinkConfig;
-use crate::datapath::Datapath;
+use crate::datapath::{Datapath, throttle_tolerance};
 use crate::link::{Framing, Refusal};
 use crate::quota::{GateMode, GateSetting, Reading, Terms};
 use crate::recording::Core;
 use crate::units::{BootId, Epoch, Generation, SubscriberIdentifier, UsedUnit};
-
-/// How far a throttled link may go into debt: a 64 KiB super-packet at a low rate must be able to pass.
-const THROTTLE_TOLERANCE: Duration = Duration::from_millis(200);
 
 /// What the place where past sessions are drained is called in the log.
 pub(super) const PAST_SESSIONS: &str = "(past sessions)";
@@ -130,8 +126,12 @@ impl Station {
 
     /// Reads the meter; `None` without one.
     pub(super) fn read(&self) -> Result<Option<Reading>> {
-        let Some(datapath) = &self.datapath else { return Ok(None) };
-        Ok(Some(reading(&datapath.read()?)))
+        Ok(self.counters()?.map(|counters| reading(&counters)))
+    }
+
+    /// The same, every counter by itself.
+    pub(super) fn counters(&self) -> Result<Option<Counters>> {
+        self.datapath.as_ref().map(Datapath::read).transpose()
     }
 
     /// Writes the gate; the datapath reads it back.
@@ -217,9 +217,9 @@ fn on_the_wire(counters: &Counters, framing: Framing) -> u64 {
 }
 
 fn gate(setting: &GateSetting, framing: Framing) -> Gate {
-    let (mode, throttle_rate) = match setting.mode {
-        GateMode::Block => (MODE_BLOCK, 0),
-        GateMode::Throttle(rate) => (MODE_THROTTLE, rate.get()),
+    let (mode, throttle_rate, throttle_tolerance_ns) = match setting.mode {
+        GateMode::Block => (MODE_BLOCK, 0, 0),
+        GateMode::Throttle(rate) => (MODE_THROTTLE, rate.get(), throttle_tolerance(rate)),
     };
     Gate {
         ceiling: setting.ceiling.get(),
@@ -229,7 +229,7 @@ fn gate(setting: &GateSetting, framing: Framing) -> Gate {
         control_ceiling: setting.control_ceiling.get(),
         mode,
         throttle_rate,
-        throttle_tolerance_ns: u64::try_from(THROTTLE_TOLERANCE.as_nanos()).unwrap_or(u64::MAX),
+        throttle_tolerance_ns,
         link_type: match framing {
             Framing::RawIp => LINK_RAW_IP,
             Framing::Ethernet => LINK_ETHERNET,

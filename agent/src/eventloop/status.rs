@@ -3,15 +3,16 @@
 use std::path::Path;
 use std::time::Duration;
 
+use agent_common::Counters;
 use anyhow::Result;
 use tokio::sync::{mpsc, oneshot};
 
-use super::station::{Attachment, Station};
+use super::station::{Attachment, Station, reading};
 use super::{Agent, Message};
 use crate::clock::boot_now;
 use crate::ledger::{Buffered, Verdict, is_persistent};
 use crate::local::{self, DrainStatus, KernelStatus, LinkStatus, SCHEMA, Served, Status};
-use crate::quota::{Overview, Reading, State, WhenUsedUp};
+use crate::quota::{Overview, State, WhenUsedUp};
 use crate::units::BootInstant;
 
 /// Up to so many buffered containers the books are added up anew whenever somebody asks …
@@ -141,11 +142,16 @@ fn link_status(name: &str, station: &Station, overview: &Overview, grants: u32) 
         unreported_octets: overview.unreported.get(),
         unmetered_prefix_octets: 0,
         meter_gaps: station.gaps,
-        kernel: station.read().ok().flatten().map_or_else(KernelStatus::default, kernel_status),
+        kernel: station
+            .counters()
+            .ok()
+            .flatten()
+            .map_or_else(KernelStatus::default, |counters| kernel_status(&counters)),
     }
 }
 
-const fn kernel_status(reading: Reading) -> KernelStatus {
+fn kernel_status(counters: &Counters) -> KernelStatus {
+    let reading = reading(counters);
     KernelStatus {
         passed_uplink_octets: reading.passed.uplink.get(),
         passed_downlink_octets: reading.passed.downlink.get(),
@@ -155,6 +161,8 @@ const fn kernel_status(reading: Reading) -> KernelStatus {
         control_downlink_octets: reading.control.downlink.get(),
         throttled_uplink_octets: reading.throttled.uplink.get(),
         throttled_downlink_octets: reading.throttled.downlink.get(),
+        policed_uplink_octets: counters.uplink.policed.octets,
+        policed_downlink_octets: counters.downlink.policed.octets,
     }
 }
 

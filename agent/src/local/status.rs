@@ -122,4 +122,10 @@ pub struct KernelStatus {
     pub throttled_uplink_octets: u64,
     /// Octets that passed throttled, downlink.
     pub throttled_downlink_octets: u64,
+    /// Those of `refused_uplink_octets` that came too fast for a throttled link: never sent.
+    #[serde(default)]
+    pub policed_uplink_octets: u64,
+    /// Those of `refused_downlink_octets` that came too fast for a throttled link: paid for on the air, for nothing.
+    #[serde(default)]
+    pub policed_downlink_octets: u64,
 }

@@ -331,18 +331,22 @@ impl Quota {
         if self.reserve.is_none_or(|(_, since)| period_over(since)) {
             self.reserve = Some((reading.control.total(), now));
         }
-        self.read_at = now.plus(if moved { self.busy_pause() } else { READ_IDLE });
+        self.read_at = now.plus(if moved { self.busy_pause(now) } else { READ_IDLE });
     }
 
     /// How long the meter of a busy link may go unread: until the threshold, or half the slice, is reached at the present rate, a
     /// second at most.
-    fn busy_pause(&self) -> Duration {
+    fn busy_pause(&self, now: BootInstant) -> Duration {
         let Some(session) = self.sessions.iter().find(|session| session.is_live()) else { return READ_BUSY };
-        let until_threshold = session.grant().map(|grant| session.remaining().saturating_sub(grant.threshold));
-        let Some(room) = until_threshold.into_iter().chain(session.slice_room()).min() else { return READ_BUSY };
-        let rate = session.rate().get().max(1);
-        let millis = u128::from(room.get()) * 1000 / u128::from(rate);
-        Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)).clamp(READ_LEAST, READ_BUSY)
+        let rate = u128::from(session.rate().get().max(1));
+        let pause = |room: Octets| {
+            let millis = u128::from(room.get()) * 1000 / rate;
+            Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
+        };
+        // While an answer is awaited a reading only tells the rate: the longer it takes, the less often.
+        let asking = session.until_asking().map(|room| pause(room).max(session.waits_for_answer(now) / 8));
+        let slice = session.slice_room().map(pause);
+        asking.into_iter().chain(slice).min().unwrap_or(READ_BUSY).clamp(READ_LEAST, READ_BUSY)
     }
 
     fn take_answer(&mut self, key: MessageKey, attempt: u32, outcome: Outcome, now: BootInstant) {

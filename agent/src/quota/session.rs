@@ -2,6 +2,7 @@
 
 mod doubt;
 mod drive;
+mod foresight;
 mod seal;
 mod slice;
 
@@ -9,6 +10,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use self::doubt::Doubt;
+use self::foresight::Foresight;
 use self::slice::Slice;
 use super::jitter::Jitter;
 use super::outbox::Outbox;
@@ -17,7 +19,7 @@ use super::{
     Record, Repetition, ResultCode, SessionOpening, StoredSession, Terms, Trigger,
 };
 use crate::units::{
-    BootInstant, ChargingId, InvocationSequenceNumber, LocalSequenceNumber, OctetRate, Octets, SessionRef, UsedUnit,
+    BootInstant, ChargingId, InvocationSequenceNumber, LocalSequenceNumber, Octets, SessionRef, UsedUnit,
 };
 
 /// After the gate is shut, packets that passed it may still be on their way to the counters for this long.
@@ -30,8 +32,6 @@ const POLL_FIRST: Duration = Duration::from_mins(1);
 const POLL_LAST: Duration = Duration::from_mins(15);
 /// A grant is renewed this long before its validity time ends.
 const VALIDITY_MARGIN: Duration = Duration::from_secs(10);
-/// The threshold leaves room for this much time at the present rate.
-const THRESHOLD_TIME: Duration = Duration::from_secs(10);
 /// After an answer that brought no room, the session asks again after this long.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// After answers that bring next to nothing, one after the other, it waits twice as long each time, up to this.
@@ -93,9 +93,7 @@ pub(super) struct Session {
     first_usage: Option<BootInstant>,
     last_usage: BootInstant,
     last_reading: BootInstant,
-    rate: OctetRate,
-    rate_since: BootInstant,
-    rate_octets: Octets,
+    foresight: Foresight,
     checkpoint: (UsedUnit, UsedUnit),
     checkpoint_at: BootInstant,
     slice: Slice,
@@ -139,7 +137,7 @@ impl Session {
         let mut session = Self::empty(opening, terms, now);
         session.refused = reading.refused.total();
         session.slice = Slice::begun(session.id(), session.terms.max_unrecorded, out);
-        let request = session.terms.chunk;
+        let request = session.request();
         session.seal(Operation::Create, Some(request), None, now, out);
         session
     }
@@ -224,9 +222,7 @@ impl Session {
             first_usage: None,
             last_usage: now,
             last_reading: now,
-            rate: OctetRate::default(),
-            rate_since: now,
-            rate_octets: Octets::ZERO,
+            foresight: Foresight::new(now),
             checkpoint_at: now,
             slice: Slice::default(),
         }
@@ -252,6 +248,11 @@ impl Session {
     /// True while its message has been tried more than once or twice and is not being tried at this moment.
     pub(super) fn is_stuck(&self) -> bool {
         self.outbox.as_ref().is_some_and(Outbox::is_stuck)
+    }
+
+    /// For how long a message has waited for its answer; zero without one.
+    pub(super) fn waits_for_answer(&self, now: BootInstant) -> Duration {
+        self.outbox.as_ref().map_or(Duration::ZERO, |outbox| now.since(outbox.message.sealed_at))
     }
 
     /// Containers that the server has not acknowledged.
@@ -300,10 +301,6 @@ impl Session {
         self.grant.as_ref()
     }
 
-    pub(super) const fn rate(&self) -> OctetRate {
-        self.rate
-    }
-
     pub(super) fn unreported(&self) -> Octets {
         self.used().total().saturating_sub(self.reported)
     }
@@ -326,7 +323,10 @@ impl Session {
         self.refused_lately = self.is_refused_by_the_grant(refused > self.refused);
         self.refused = refused;
         self.last_reading = now;
-        self.measure_rate(moved, now);
+        self.foresight.read(moved, now);
+        if self.may_seal() {
+            self.foresight.look_ahead();
+        }
         true
     }
 
@@ -436,8 +436,12 @@ impl Session {
     }
 
     fn acknowledged(&mut self, key: MessageKey, answer: Answer, now: BootInstant, out: &mut Vec<Command>) -> Fate {
-        let Some(Outbox { message, .. }) = self.outbox.take() else { return Fate::Lives };
+        let Some(outbox) = self.outbox.take() else { return Fate::Lives };
         self.doubt = Doubt::default();
+        if outbox.attempt() == 1 {
+            self.foresight.answered(now.since(outbox.message.sealed_at));
+        }
+        let message = outbox.message;
         if answer.session_ref.is_some() {
             self.session_ref.clone_from(&answer.session_ref);
         }
@@ -474,7 +478,7 @@ impl Session {
 
     fn make_grant(&self, granted: &GrantedUnit, reported: Octets, now: BootInstant) -> Grant {
         let half = granted.octets.scaled(1, 2);
-        let own = granted.octets.scaled(1, 5).max(self.rate.over(THRESHOLD_TIME)).max(PACKET).min(half);
+        let own = granted.octets.scaled(1, 5).max(self.foresight.needed()).max(PACKET).min(half);
         Grant {
             ceiling: reported.saturating_add(granted.octets),
             octets: granted.octets,
@@ -498,7 +502,13 @@ impl Session {
         // A grant that leaves nothing above the threshold, or is smaller than the packet that waits, would be asked for again at
         // once, round after round.
         let too_small = self.refused_lately && grant.octets < LARGEST_PACKET;
-        let leaves_room = grant.ceiling.saturating_sub(self.used().total()) > grant.threshold && !too_small;
+        let remaining = grant.ceiling.saturating_sub(self.used().total());
+        self.foresight.granted(&grant, requested);
+        // On a link that is faster than what the server grants at a time, much of it is used before the answer: as long as that goes
+        // on, asking at once is no storm.
+        let since_asked = self.used().total().saturating_sub(grant.ceiling.saturating_sub(grant.octets));
+        let is_in_use = !remaining.is_zero() && since_asked >= grant.octets.scaled(1, 4);
+        let leaves_room = (remaining > self.foresight.threshold(&grant) || is_in_use) && !too_small;
         let brief = grant.valid_until.is_some_and(|until| until.since(now) < BRIEF);
         let little = requested.is_some_and(|requested| grant.octets < requested.min(LITTLE));
         let pause = self.pause_after(little || brief);
@@ -540,20 +550,6 @@ impl Session {
         }
         out.push(Command::Record(Record::Orphaned { session: self.id() }));
         self.close(Trigger::AbnormalRelease, now, out);
-    }
-
-    /// Smooths the rate over readings at least 20 ms apart: closer ones say little.
-    fn measure_rate(&mut self, moved: Octets, now: BootInstant) {
-        self.rate_octets = self.rate_octets.saturating_add(moved);
-        let elapsed = now.since(self.rate_since).as_millis();
-        if elapsed < 20 {
-            return;
-        }
-        let present = u128::from(self.rate_octets.get()) * 1000 / elapsed;
-        self.rate_since = now;
-        self.rate_octets = Octets::ZERO;
-        let smoothed = (u128::from(self.rate.get()) * 3 + present) / 4;
-        self.rate = OctetRate::per_second(u64::try_from(smoothed).unwrap_or(u64::MAX));
     }
 }
 

@@ -37,6 +37,8 @@ pub enum Repetition {
 pub struct Terms {
     /// Octets asked for at a time. At least one packet.
     pub chunk: Octets,
+    /// Octets asked for at a time on a link that would use up a chunk within moments; a smaller one than `chunk` counts as that.
+    pub largest_chunk: Octets,
     /// Usage is reported at least this often while there is any.
     pub report_interval: Duration,
     /// The reading is committed at least this often while it moves: what a power cut can cost.

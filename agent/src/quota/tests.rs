@@ -3,6 +3,7 @@
 mod doubt;
 mod hand;
 mod odd;
+mod renewal;
 mod script;
 mod slices;
 mod stingy;

@@ -171,6 +171,9 @@ struct UsableDefinition {
 #[serde(remote = "Terms", deny_unknown_fields)]
 struct TermsDefinition {
     chunk: Octets,
+    /// Before there was one every chunk was as large as the usual one: a smaller one counts as that.
+    #[serde(default)]
+    largest_chunk: Octets,
     report_interval: Duration,
     checkpoint_interval: Duration,
     max_unrecorded: Option<Octets>,

@@ -6,6 +6,7 @@ pub mod drain;
 pub mod figure;
 pub mod machine;
 pub mod report;
+pub mod throttle;
 
 use std::fs;
 use std::path::PathBuf;
@@ -40,6 +41,8 @@ pub enum What {
     Datapath(datapath::Options),
     /// A million buffered containers, while a session in use is renewed
     Drain(drain::Options),
+    /// How exactly a throttled link keeps its rate: rates, protocols, directions and distances
+    Throttle(throttle::Options),
     /// Tables and chart of the figures that there are
     Report,
 }
@@ -50,6 +53,7 @@ pub fn run(options: &Options) -> Result<()> {
     let (bench, measure): (_, &dyn Fn() -> Result<Measured>) = match &options.what {
         What::Datapath(arguments) => ("datapath", &|| datapath::measure(arguments)),
         What::Drain(arguments) => ("drain", &|| drain::measure(arguments)),
+        What::Throttle(arguments) => ("throttle", &|| throttle::measure(arguments)),
         What::Report => return show_report(options),
     };
     netns::require_root()?;

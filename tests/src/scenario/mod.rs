@@ -315,6 +315,12 @@ impl World {
         self.admin.put("/admin/v1/faults", &rules).map(drop)
     }
 
+    /// Has the server take so long over every request of this kind, from now on.
+    pub fn delay(&self, kind: &str, length: Duration) -> Result<()> {
+        let rule = json!({ "kind": kind, "fault": "delay-ms", "delayMs": length.as_millis(), "times": u32::MAX });
+        self.admin.put("/admin/v1/faults", &json!({ "rules": [rule] })).map(drop)
+    }
+
     /// How often the fault has struck.
     pub fn struck(&self) -> Result<u64> {
         self.admin.get("/admin/v1/faults")?["rules"][0]["fired"].as_u64().context("fired")

@@ -1,6 +1,6 @@
 //! What must hold after every step, and what must be equal when everything is settled.
 //!
-//! Nothing passes beyond the highest ceiling that was recorded when a gate was written. Containers join, never hold what the meter has not
+//! Nothing passes beyond the highest ceiling that was recorded when a gate was written, and no more is asked for than the largest chunk. Containers join, never hold what the meter has not
 //! counted, and never change. A debit is the sum of the containers booked, each once; no more is debited than was bought, but for the
 //! graces that were opened, what was left in doubt, and the holds that the server itself has forgotten, taken back or let end. At the end the debit is what passed, less what
 //! was lost with maps beyond the last commit, and that is at most what was not committed at that moment, and what people were told.
@@ -18,6 +18,7 @@ use agent::units::{Octets, SubscriberIdentifier};
 
 use super::Broken;
 use super::ledger::{Whereabouts, end_of};
+use super::schedule::Package;
 use super::world::World;
 
 /// The sum of all containers is taken once in so many steps: it is the dearest check.
@@ -47,9 +48,13 @@ impl World {
                     let charges = self.setup.repetition == Repetition::Charged;
                     hold!(charges, "what a server would recognise is not left in doubt", "{key:?}");
                 }
+                Record::MessageSealed { message, .. } => {
+                    let largest = self.setup.sims.iter().map(Package::largest_chunk).max();
+                    let asked = message.requested.unwrap_or_default();
+                    hold!(Some(asked) <= largest, "no more is asked for than the largest chunk", "{message:?}");
+                }
                 Record::SessionOpened(_)
                 | Record::ContainerClosed { .. }
-                | Record::MessageSealed { .. }
                 | Record::MessageNotTaken { .. }
                 | Record::MessageAttempted { .. }
                 | Record::Orphaned { .. }

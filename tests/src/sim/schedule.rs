@@ -12,6 +12,9 @@ use super::server::HANDLINGS;
 /// Octets of the largest packet: a super-packet of 64 KiB.
 pub(super) const LARGEST: u64 = 64 << 10;
 
+/// The largest chunk, in chunks.
+const LARGEST_CHUNK: u64 = 8;
+
 /// The world that a seed stands for, before anything happens in it.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -119,6 +122,11 @@ impl Package {
         }
     }
 
+    /// Octets asked for at a time at the most.
+    pub(super) const fn largest_chunk(&self) -> Octets {
+        Octets::new(self.chunk * LARGEST_CHUNK)
+    }
+
     /// The terms as the core is told them in the agent's nth life, or after as many changes.
     pub(super) fn terms(&self, repetition: Repetition, life: u64) -> Terms {
         let slice = match self.slice {
@@ -130,6 +138,7 @@ impl Package {
             repetition,
             max_unrecorded: slice.map(Octets::new),
             chunk: Octets::new(self.chunk),
+            largest_chunk: self.largest_chunk(),
             report_interval: Duration::from_mins(1),
             checkpoint_interval: Duration::from_secs(5),
             failure_handling: self.failure_handling,

@@ -31,6 +31,8 @@ pub struct Transfer {
     pub rate: Option<u64>,
     /// The largest segment, in octets of payload and TCP options, for both directions (88 to 1460); none for what the MTU allows.
     pub segment: Option<u16>,
+    /// Congestion control of the end that sends, by the kernel's name for it; none for the kernel's own choice.
+    pub control: Option<&'static str>,
     /// After this time it fails.
     pub limit: Duration,
 }
@@ -39,13 +41,20 @@ impl Transfer {
     /// So many octets, at full speed, within a minute.
     #[must_use]
     pub const fn of(direction: Direction, octets: u64) -> Self {
-        Self { direction, octets: Some(octets), rate: None, segment: None, limit: Duration::from_mins(1) }
+        Self {
+            direction,
+            octets: Some(octets),
+            rate: None,
+            segment: None,
+            control: None,
+            limit: Duration::from_mins(1),
+        }
     }
 
     /// Until it is stopped, at so many octets per second, for at most ten minutes.
     #[must_use]
     pub const fn endless(direction: Direction, rate: u64) -> Self {
-        Self { direction, octets: None, rate: Some(rate), segment: None, limit: Duration::from_mins(10) }
+        Self { direction, octets: None, rate: Some(rate), segment: None, control: None, limit: Duration::from_mins(10) }
     }
 
     /// The same with this largest segment.
@@ -230,6 +239,11 @@ fn client(stream: &mut TcpStream, id: u64, transfer: Transfer, shared: &Shared) 
 /// Sends what the transfer asks for, then the end of the stream; fails when it is stopped before.
 fn send(stream: &mut TcpStream, transfer: Transfer, shared: &Shared, stop: &AtomicBool) -> Result<()> {
     let chunk = vec![0x5a; CHUNK];
+    if let Some(control) = transfer.control {
+        socket2::SockRef::from(&*stream)
+            .set_tcp_congestion(control.as_bytes())
+            .with_context(|| format!("use {control}"))?;
+    }
     let pace = Pace::new(transfer.rate)?;
     let mut left = transfer.octets.unwrap_or(u64::MAX);
     let mut sent = 0;

@@ -94,12 +94,27 @@ impl Bench {
     }
 
     pub(crate) fn send_skb(&mut self, direction: Direction, packet: &[u8], skb: Skb) -> Verdict {
+        self.run(direction, packet, skb, &mut vec![0; packet.len()])
+    }
+
+    /// The same; answers also with what has become of the packet.
+    pub(crate) fn send_through(&mut self, direction: Direction, packet: &[u8]) -> (Verdict, Vec<u8>) {
+        let mut after = vec![0; packet.len()];
+        (self.run(direction, packet, Skb::default(), &mut after), after)
+    }
+
+    fn run(&mut self, direction: Direction, packet: &[u8], skb: Skb, after: &mut [u8]) -> Verdict {
         let name = match direction {
             Direction::Uplink => "weir_uplink",
             Direction::Downlink => "weir_downlink",
         };
         let context = context(skb);
-        let options = TestRunOptions { data_in: Some(packet), ctx_in: Some(&context), ..TestRunOptions::new() };
+        let options = TestRunOptions {
+            data_in: Some(packet),
+            data_out: Some(after),
+            ctx_in: Some(&context),
+            ..TestRunOptions::new()
+        };
         let result = program(&mut self.object, name).test_run(options).expect("the kernel runs the program");
         match result.return_value.cast_signed() {
             -1 => Verdict::Pass,

@@ -1,4 +1,4 @@
-//! The gate: ceiling, deadline, allow-list, policer, hints.
+//! The gate: ceiling, deadline, allow-list, hints.
 
 use std::{fs, net::SocketAddr, time::Duration};
 
@@ -20,15 +20,15 @@ use crate::bench::{
     tally,
 };
 
-const SHUT: Gate = Gate { ceiling: 0, ..OPEN };
+pub(crate) const SHUT: Gate = Gate { ceiling: 0, ..OPEN };
 
 /// 128 octets at layer 3.
-fn packet() -> Vec<u8> {
+pub(crate) fn packet() -> Vec<u8> {
     ethernet(IPV4, &v4(UPLINK_V4, UDP, &udp(1, 2, 100)))
 }
 
 /// Nanoseconds since boot, as the programs see them.
-fn boot_ns() -> u64 {
+pub(crate) fn boot_ns() -> u64 {
     let uptime = fs::read_to_string("/proc/uptime").unwrap();
     let seconds: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
     Duration::from_secs_f64(seconds).as_nanos().try_into().unwrap()
@@ -234,33 +234,6 @@ fn control_traffic_at_an_open_gate_is_billed_like_any_other() {
     assert_eq!(bench.send(Uplink, &ethernet(IPV4, &v4(UPLINK_V4, TCP, &tcp(40000, 443, 0)))), Pass);
     assert_eq!(bench.counters().uplink.passed, tally(52, 1));
     assert_eq!(bench.word().control, 0);
-}
-
-#[test]
-fn the_policer_lets_a_packet_go_into_debt_and_then_waits_for_it_to_be_paid() {
-    // One octet a second: a packet of 128 octets is a debt of 128 s, over the tolerance of one hour after 29.
-    let gate = Gate { mode: MODE_THROTTLE, throttle_rate: 1, throttle_tolerance_ns: 3_600_000_000_000, ..SHUT };
-    let mut bench = Bench::with_gate(gate);
-    let before = boot_ns();
-    let verdicts = (0..40).map(|_| bench.send(Uplink, &packet())).collect::<Vec<_>>();
-    let passed = verdicts.iter().take_while(|verdict| **verdict == Pass).count() as u64;
-    assert_eq!(passed, 29, "{verdicts:?}");
-    assert!(verdicts.iter().skip(29).all(|verdict| *verdict == Drop), "{verdicts:?}");
-    let mut expected = Counters::default();
-    expected.uplink.throttled = tally(29 * 128, 29);
-    expected.uplink.policed = tally(11 * 128, 11);
-    assert_eq!(bench.counters(), expected);
-    assert!(bench.word().tat >= before + 29 * 128 * 1_000_000_000);
-    // Paid: the clock has caught up with the debt.
-    bench.set_word(Word { tat: 1, ..bench.word() });
-    assert_eq!(bench.send(Uplink, &packet()), Pass);
-}
-
-#[test]
-fn the_policer_at_rate_zero_lets_nothing_pass() {
-    let mut bench = Bench::with_gate(Gate { mode: MODE_THROTTLE, throttle_tolerance_ns: u64::MAX, ..SHUT });
-    assert_eq!(bench.send(Downlink, &packet()), Drop);
-    assert_eq!(bench.counters().downlink.policed, tally(128, 1));
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod contention;
 mod forged;
 mod gate;
 mod object;
+mod policer;
 mod tunnels;
 
 use agent_common::{Counters, Gate, LINK_ETHERNET, LINK_RAW_IP};

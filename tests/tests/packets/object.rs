@@ -50,6 +50,12 @@ fn atomic_operations() -> Vec<u32> {
 }
 
 #[test]
+fn the_object_carries_types_for_the_kernel_and_no_debugging_information() {
+    let holds = |name: &[u8]| OBJECT.windows(name.len()).any(|octets| octets == name);
+    assert!(holds(b".BTF\0") && holds(b".BTF.ext\0") && !holds(b".debug_"));
+}
+
+#[test]
 fn every_atomic_instruction_fetches() {
     let operations = atomic_operations();
     let additions = operations.iter().filter(|operation| **operation & !FETCH == ADD).count();

@@ -64,6 +64,7 @@ fn terms(server: Server) -> Terms {
     Terms {
         repetition: server.repetition(),
         chunk: Octets::new(1 << 20),
+        largest_chunk: Octets::new(1 << 20),
         report_interval: Duration::from_mins(1),
         checkpoint_interval: Duration::from_secs(5),
         max_unrecorded: None,

@@ -61,7 +61,7 @@ impl Session {
             if let Some(exhausted) = self.exhausted.as_mut().filter(|_| reason.asks) {
                 exhausted.polled(now, jitter);
             }
-            let request = reason.asks.then_some(self.terms.chunk);
+            let request = reason.asks.then(|| self.request());
             self.seal(Operation::Update, request, Some(reason.trigger), now, out);
         }
         self.checkpoint(now, out);
@@ -99,7 +99,7 @@ impl Session {
             (Some((_, until)), _) => (Some(until), None),
             (None, Some(grant)) => {
                 let asks = grant.final_unit.is_none();
-                (grant.valid_until, asks.then(|| ceiling.saturating_sub(grant.threshold)))
+                (grant.valid_until, asks.then(|| ceiling.saturating_sub(self.foresight.threshold(grant))))
             }
             (None, None) => return None,
         };
@@ -276,7 +276,7 @@ impl Session {
             if self.is_tight() {
                 return asking(Trigger::QuotaExhausted);
             }
-            if self.remaining() <= grant.threshold {
+            if self.remaining() <= self.foresight.threshold(grant) {
                 return asking(Trigger::QuotaThreshold);
             }
         }
@@ -307,7 +307,7 @@ impl Session {
             Some(exhausted) => due.push(exhausted.poll_at.min(self.ask_not_before)),
             None => {
                 due.extend(self.renews_at());
-                let wants = self.is_tight() || self.remaining() <= grant.threshold;
+                let wants = self.is_tight() || self.remaining() <= self.foresight.threshold(grant);
                 if grant.final_unit.is_none() && wants {
                     due.push(self.ask_not_before);
                 }

@@ -25,6 +25,7 @@ pub(super) fn sim(number: u32) -> SubscriberIdentifier {
 pub(super) fn terms() -> Terms {
     Terms {
         chunk: Octets::new(1_000_000),
+        largest_chunk: Octets::new(1_000_000),
         report_interval: Duration::from_mins(1),
         checkpoint_interval: Duration::from_secs(5),
         max_unrecorded: None,

@@ -35,6 +35,7 @@ pub(super) fn reading(octets: u64) -> Reading {
 pub(super) fn terms() -> Terms {
     Terms {
         chunk: Octets::new(1_000_000),
+        largest_chunk: Octets::new(u64::MAX),
         report_interval: Duration::from_mins(1),
         checkpoint_interval: Duration::new(5, 1),
         max_unrecorded: Some(Octets::new(250_000)),
