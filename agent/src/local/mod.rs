@@ -66,7 +66,9 @@ pub async fn fetch(socket: &Path) -> Result<Status> {
         || format!("no agent answers at {}; is `weir run` running, and may you open its socket?", socket.display());
     UnixStream::connect(socket).await.with_context(whom)?;
     crate::reporter::use_ring();
-    let client = reqwest::Client::builder().unix_socket(socket.to_owned()).build().context("making a client")?;
+    // Nothing is said over TLS here: a machine without authorities has a status all the same.
+    let client = reqwest::Client::builder().unix_socket(socket.to_owned()).tls_certs_only([]);
+    let client = client.build().context("making a client")?;
     let answer = client.get(format!("http://localhost{STATUS_PATH}")).send().await.with_context(whom)?;
     let answer = answer.error_for_status().context("the agent is about to end")?;
     answer.json().await.context("the agent's status could not be read; is it of another version?")

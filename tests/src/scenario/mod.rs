@@ -249,7 +249,13 @@ impl World {
 
     /// Runs `weir status ARGS` against this agent.
     pub fn weir_status(&self, args: &[&str]) -> Result<Output> {
+        self.weir_status_in(args, &[])
+    }
+
+    /// The same in an environment with these variables.
+    pub fn weir_status_in(&self, args: &[&str], variables: &[(&str, &str)]) -> Result<Output> {
         let mut command = std::process::Command::new(binary("weir")?);
+        command.envs(variables.iter().copied());
         command.args(["status", "--socket"]).arg(self.workdir.path().join("weir.sock")).args(args);
         command.output().context("run weir status")
     }
