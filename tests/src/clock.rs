@@ -1,5 +1,6 @@
 //! The harness's only reader of the monotonic clock, and its only sleeper.
 
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -22,10 +23,10 @@ pub fn thread_time() -> anyhow::Result<Duration> {
 pub struct Deadline(Instant);
 
 impl Deadline {
-    /// The deadline that lies `limit` after now.
+    /// The deadline that lies `limit` after now; on a slow machine so many times as far as `$WEIR_TEST_PATIENCE` says.
     #[must_use]
     pub fn after(limit: Duration) -> Self {
-        Self(now() + limit)
+        Self(now() + limit * patience())
     }
 
     /// Whether it is too late.
@@ -39,6 +40,15 @@ impl Deadline {
     pub fn remaining(self) -> Duration {
         self.0.saturating_duration_since(now())
     }
+}
+
+/// How many times longer than elsewhere things may take here: 1 unless the environment says otherwise.
+fn patience() -> u32 {
+    static PATIENCE: LazyLock<u32> = LazyLock::new(|| {
+        let said = std::env::var("WEIR_TEST_PATIENCE").ok();
+        said.and_then(|text| text.parse().ok()).filter(|times| *times > 0).unwrap_or(1)
+    });
+    *PATIENCE
 }
 
 /// Sleeps: for the polling in `eventually` and the pacing of senders, for nothing else.
