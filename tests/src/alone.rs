@@ -127,7 +127,8 @@ fn request(file: &impl AsRawFd, command: libc::Ioctl, flags: i16) {
     // SAFETY: all zero is a value of this structure.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (place, letter) in request.ifr_name.iter_mut().zip(LINK.bytes()) {
-        *place = letter.cast_signed();
+        // A character of C is signed on some machines and not on others.
+        *place = libc::c_char::from_ne_bytes([letter]);
     }
     request.ifr_ifru.ifru_flags = flags;
     // SAFETY: both commands read an `ifreq`, which lives over the call.

@@ -1,11 +1,12 @@
 //! `cargo xtask build`: the BPF object first, then the host's binaries that embed it.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, ensure};
 
 use crate::{
     children::{run, say},
+    cross::Cross,
     setup,
     strip::without_debugging,
     toolchain::Toolchain,
@@ -23,12 +24,27 @@ pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<()> {
 pub(crate) fn release(workspace: &Workspace) -> anyhow::Result<()> {
     let toolchain = setup::setup(workspace)?;
     object(workspace, &toolchain)?;
+    optimised(workspace.cargo("build"), &workspace.target.join("release/weir"))
+}
+
+/// The same for aarch64.
+pub(crate) fn release_for_arm(workspace: &Workspace) -> anyhow::Result<()> {
+    let cross = cross(workspace)?;
+    optimised(cross.cargo(workspace, "build"), &cross.binary("release", "weir"))
+}
+
+/// What is needed to build for aarch64, the BPF object included: that is the same on all machines.
+pub(crate) fn cross(workspace: &Workspace) -> anyhow::Result<Cross> {
+    let toolchain = setup::setup(workspace)?;
+    object(workspace, &toolchain)?;
+    Cross::set_up(workspace)
+}
+
+fn optimised(mut command: Command, agent: &Path) -> anyhow::Result<()> {
     say("build: the agent and the server, optimised (some minutes)");
-    let mut command = workspace.cargo("build");
     command.args(["--release", "--package", "agent", "--package", "server-mock"]);
     run(command)?;
-    let agent = workspace.target.join("release/weir");
-    let octets = fs::read(&agent).with_context(|| format!("read {}", agent.display()))?;
+    let octets = fs::read(agent).with_context(|| format!("read {}", agent.display()))?;
     ensure!(
         !knows_drills(&octets),
         "{} obeys drills (agent/src/drill.rs), which only a debug build may",

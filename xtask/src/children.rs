@@ -46,8 +46,13 @@ pub(crate) fn run(mut command: Command) -> anyhow::Result<()> {
 
 /// Runs the command to its end with the caller's terminal.
 pub(crate) fn status(command: &mut Command) -> anyhow::Result<ExitStatus> {
+    watched(command, |_| ())
+}
+
+/// Runs the command to its end and calls `tick` all the while, with how long it has taken so far.
+pub(crate) fn watched(command: &mut Command, tick: impl FnMut(Duration)) -> anyhow::Result<ExitStatus> {
     let mut child = command.spawn().with_context(|| format!("start {}", shown(command)))?;
-    wait(&mut child, |_| ())
+    wait(&mut child, tick)
 }
 
 /// Runs a long command with its output kept in `log`, shows how long it takes, and prints the log's end on failure.

@@ -1,11 +1,13 @@
 //! `cargo xtask VERB`: the project's own commands, one file a verb.
 
+mod apt;
 mod bench;
 mod build;
 mod children;
 mod ci;
 mod clean;
 mod compiler;
+mod cross;
 mod leftovers;
 mod lint;
 mod mutants;
@@ -23,6 +25,7 @@ mod system_packages;
 mod test;
 mod toolchain;
 mod torture;
+mod vm;
 mod workspace;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -48,6 +51,9 @@ enum Verb {
         /// Build `weir` and `weir-server` for a real gateway: small and optimised
         #[arg(long)]
         release: bool,
+        /// Build them for another machine than this one
+        #[arg(long, value_name = "TRIPLE", value_parser = [cross::TARGET], requires = "release")]
+        target: Option<String>,
     },
     /// Build, then play the demo; `run -- --config FILE` meters real links instead
     Run {
@@ -57,6 +63,9 @@ enum Verb {
     },
     /// Build, then run every test, those in namespaces included
     Test {
+        /// Run the essential ones in a virtual machine with this kernel instead
+        #[arg(long, value_name = "VERSION", conflicts_with = "arguments")]
+        kernel: Option<vm::Kernel>,
         /// Arguments of the test executables: a part of a test's name, `--nocapture`, …
         #[arg(last = true)]
         arguments: Vec<OsString>,
@@ -105,10 +114,12 @@ fn dispatch(verb: Option<Verb>) -> anyhow::Result<u8> {
     signals::install()?;
     match verb {
         Verb::Setup => setup::setup(&workspace).map(|_| 0),
-        Verb::Build { release: true } => build::release(&workspace).map(|()| 0),
-        Verb::Build { release: false } => build::build(&workspace).map(|()| 0),
+        Verb::Build { target: Some(_), .. } => build::release_for_arm(&workspace).map(|()| 0),
+        Verb::Build { release: true, target: None } => build::release(&workspace).map(|()| 0),
+        Verb::Build { release: false, target: None } => build::build(&workspace).map(|()| 0),
         Verb::Run { arguments } => run::run(&workspace, &arguments),
-        Verb::Test { arguments } => test::test(&workspace, &arguments),
+        Verb::Test { kernel: Some(kernel), .. } => vm::test(&workspace, kernel),
+        Verb::Test { kernel: None, arguments } => test::test(&workspace, &arguments),
         Verb::Torture { minutes, seed } => torture::torture(&workspace, minutes, seed),
         Verb::Sim(arguments) => sim::sim(&workspace, &arguments),
         Verb::Bench(arguments) => bench::bench(&workspace, &arguments),

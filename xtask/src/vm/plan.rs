@@ -1,0 +1,218 @@
+//! Which tests run on other kernels, and which do not and why.
+
+use super::{kernels::Kernel, verdict::Planned};
+
+/// What of a file of tests is run in a guest.
+struct Part {
+    /// The file: `tests/tests/FILE.rs`.
+    file: &'static str,
+    /// Names of its tests; all of them, when none is named.
+    tests: &'static [&'static str],
+    /// Why its other tests are left to this machine's own kernel, which runs them all. Empty when there are no others.
+    others: &'static str,
+}
+
+/// Modules that these tests use; the kernel of a gateway loads them by itself.
+pub(crate) const MODULES: [&str; 6] = ["veth", "tun", "dummy", "sch_ingress", "cls_bpf", "bridge"];
+
+const SAME: &str = "the rest asks the same of the kernel";
+const USER: &str = "what it is about happens in user space, the same on every kernel";
+
+/// Chosen for what a kernel can do differently: the programs and their verifier, attaching and adopting, links, offloads.
+const PARTS: &[Part] = &[
+    Part {
+        file: "packets",
+        tests: &[
+            "a_single_packet_is_its_octets_behind_the_link_header",
+            "a_super_packet_is_all_the_packets_it_becomes",
+            "tunnels::a_super_packet_in_a_tunnel_is_all_the_packets_it_becomes",
+            "the_frame_decides_what_the_link_is_and_not_the_setting",
+            "gate::a_gate_never_written_is_shut",
+            "gate::the_ceiling_is_reached_to_the_octet_and_not_passed_by_one",
+            "object::the_verifier_is_nowhere_near_its_bound",
+            "gate::nothing_passes_after_the_deadline",
+            "gate::control_traffic_passes_a_shut_gate",
+            "policer::an_idle_link_lets_a_packet_of_any_size_pass_and_no_more",
+            "gate::the_threshold_is_hinted_once_when_it_is_reached",
+        ],
+        others: "the same programs by other packets; loading them takes seconds in an emulator, for each test",
+    },
+    Part { file: "meter", tests: &[], others: "" },
+    Part {
+        file: "adopt",
+        tests: &[
+            "a_live_meter_is_adopted_and_goes_on_counting",
+            "a_meter_whose_interface_is_gone_makes_way_for_a_new_epoch",
+            "an_older_program_is_replaced_without_a_new_epoch",
+            "the_counters_of_a_replaced_meter_stay_until_they_are_forgotten",
+            "the_gate_is_what_was_written_and_its_hints_name_the_write",
+            "the_allow_list_becomes_what_is_given",
+        ],
+        others: SAME,
+    },
+    Part {
+        file: "strangers",
+        tests: &[
+            "filters_of_others_see_what_the_meter_lets_pass_and_hide_nothing_from_it",
+            "the_clsact_stays_when_the_meter_goes",
+        ],
+        others: SAME,
+    },
+    Part {
+        file: "counting",
+        tests: &[
+            "counts_every_octet_once_over_ipv4",
+            "counts_every_octet_once_on_a_raw_ip_link",
+            "counts_every_octet_once_of_udp",
+        ],
+        others: "with GRO they send faster than an emulated gateway takes in, and what is lost before the hook is not \
+                 the meter's: `meter` sees such losses and does it again",
+    },
+    Part { file: "ceiling", tests: &["closes_at_the_ceiling", "final_unit_blocks_and_top_up_reopens"], others: SAME },
+    Part { file: "storm", tests: &["survives_kill_minus_nine"], others: SAME },
+    Part { file: "stopping", tests: &["keep_leaves_pins_and_gates_and_the_next_agent_goes_on"], others: USER },
+    Part {
+        file: "links",
+        tests: &[
+            "switches_link_and_settles_the_old_sim",
+            "a_link_that_goes_down_is_settled_and_taken_up_again",
+            "a_link_that_vanished_while_nobody_was_there_is_billed_from_its_pinned_meter",
+        ],
+        others: SAME,
+    },
+    Part {
+        file: "netlink",
+        tests: &["the_gate_follows_the_type_of_a_living_link_and_not_an_octet_is_miscounted"],
+        others: SAME,
+    },
+    Part {
+        file: "takeover",
+        tests: &["a_meter_of_an_older_layout_is_read_for_the_last_time_and_makes_way_without_a_gap"],
+        others: SAME,
+    },
+    Part {
+        file: "unmetered",
+        tests: &["a_meter_that_somebody_takes_off_is_noticed_and_attached_again_and_the_gap_is_told"],
+        others: SAME,
+    },
+];
+
+/// Files of which nothing is run in a guest, and why.
+const LEFT_OUT: &[(&str, &str)] = &[
+    ("commands", USER),
+    ("crash", "a death at every point takes minutes in an emulator; `storm` kills the agent on other kernels too"),
+    ("drain", USER),
+    ("faults", USER),
+    ("foreign", USER),
+    ("harness", "the tests' own instruments; each scenario in a guest leans on them"),
+    ("power", USER),
+    ("rename", SAME),
+    ("replay", USER),
+    ("servers", USER),
+    ("stacked", SAME),
+    ("starting", USER),
+    ("storage", USER),
+    ("switch", SAME),
+    ("throttle", "a rate wants a machine that keeps up with it; what a kernel can do differently is in `packets`"),
+    ("time", USER),
+    ("ways", USER),
+];
+
+/// Tests of [`PARTS`] that need TCX, and what they do with it.
+const WITHOUT_TCX: &[(&str, &str)] = &[];
+
+/// What a guest does.
+pub(crate) struct Plan {
+    /// The files of tests that it needs.
+    pub(crate) files: Vec<&'static str>,
+    /// Shell lines that run them, each file's tests after its name.
+    pub(crate) script: String,
+    /// Every test that has to pass.
+    pub(crate) planned: Vec<Planned>,
+    /// For the reader: what is run only in part, or not at all, and why.
+    pub(crate) left_out: Vec<String>,
+}
+
+/// What is run on this kernel.
+pub(crate) fn of(kernel: Kernel) -> Plan {
+    if kernel == Kernel::V5_10 {
+        let test = |name| Planned::Test("refusal", name);
+        return Plan {
+            files: Vec::new(),
+            script: include_str!("refusal.sh").to_owned(),
+            planned: vec![
+                test("the_agent_says_that_the_kernel_is_too_old_and_which_is_needed"),
+                test("nothing_is_pinned_where_nothing_can_be_metered"),
+            ],
+            left_out: vec!["all tests: they need a meter, and there is none on this kernel".to_owned()],
+        };
+    }
+    let mut plan = Plan { files: Vec::new(), script: String::new(), planned: Vec::new(), left_out: Vec::new() };
+    let lacking = if kernel.has_tcx() { &[] } else { WITHOUT_TCX };
+    for part in PARTS {
+        plan.add(part, lacking);
+    }
+    plan.left_out.extend(lacking.iter().map(|(test, why)| format!("{test}: not run on a kernel without TCX; {why}")));
+    plan.left_out.extend(LEFT_OUT.iter().map(|(file, why)| format!("{file}: not run here; {why}")));
+    plan
+}
+
+impl Plan {
+    fn add(&mut self, part: &Part, lacking: &[(&str, &str)]) {
+        let Part { file, others, .. } = *part;
+        let is_possible = |test: &&&str| lacking.iter().all(|(lacks, _)| lacks != *test);
+        let tests: Vec<&str> = part.tests.iter().filter(is_possible).copied().collect();
+        let named = if tests.is_empty() { String::new() } else { format!(" --exact {}", tests.join(" ")) };
+        // Two at a time, as many as there are processors.
+        let run = format!("/weir/{file} --color never --test-threads 2{named}");
+        self.script.extend(["echo 'weir-vm: file ", file, "'\n", &run, " || failed=1\n"]);
+        if part.tests.is_empty() {
+            self.planned.push(Planned::File(file));
+        }
+        self.planned.extend(part.tests.iter().filter(is_possible).map(|test| Planned::Test(file, test)));
+        if !others.is_empty() {
+            self.left_out.push(format!("{file}: {} of its tests; {others}", tests.len()));
+        }
+        self.files.push(file);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs};
+
+    use super::*;
+    use crate::{rules::collect_rust_files, workspace::Workspace};
+
+    #[test]
+    fn every_file_of_tests_is_run_or_left_out_with_a_reason() {
+        let directory = Workspace::find().unwrap().root.join("tests/tests");
+        let names = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+        let names: BTreeSet<_> = names.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
+        let told = PARTS.iter().map(|part| part.file).chain(LEFT_OUT.iter().map(|(file, _)| *file));
+        assert_eq!(told.clone().map(ToOwned::to_owned).collect::<BTreeSet<_>>(), names);
+        assert_eq!(told.count(), names.len(), "a file is told of twice");
+        assert!(LEFT_OUT.iter().all(|(_, why)| !why.is_empty()));
+    }
+
+    #[test]
+    fn every_planned_test_exists_and_the_rest_of_its_file_has_a_reason() {
+        let directory = Workspace::find().unwrap().root.join("tests/tests");
+        for part in PARTS.iter().filter(|part| !part.tests.is_empty()) {
+            let folder = directory.join(part.file);
+            let mut sources = Vec::new();
+            if folder.is_dir() {
+                collect_rust_files(&folder, &mut sources).unwrap();
+            } else {
+                sources.push(folder.with_extension("rs"));
+            }
+            let source: String = sources.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+            for test in part.tests {
+                let test = test.rsplit("::").next().unwrap();
+                assert!(source.contains(&format!("#[test]\nfn {test}()")), "{}: there is no test {test}", part.file);
+            }
+            let all = source.matches("#[test]\n").count();
+            assert_eq!(part.others.is_empty(), all == part.tests.len(), "{} has {all} tests", part.file);
+        }
+    }
+}
