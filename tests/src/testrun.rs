@@ -7,7 +7,8 @@ use agent::datapath::load::OBJECT;
 use agent_common::{AllowKey, Counters, DirectionCounters, Gate, Tally, Word};
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{Array, HashMap, PerCpuArray};
-use aya::programs::{ProgramInfo, SchedClassifier, TestRun as _, TestRunOptions};
+use aya::programs::tc::TcAttachOptions;
+use aya::programs::{LinkOrder, ProgramInfo, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
@@ -71,6 +72,17 @@ impl Programs {
     /// What the kernel knows of a program.
     pub fn info(&self, program: &str) -> Result<ProgramInfo> {
         self.program(program)?.info().with_context(|| format!("asking the kernel about {program}"))
+    }
+
+    /// Attaches a program to a hook of an interface in the namespace of this thread, for as long as these programs live.
+    pub fn attach(&mut self, program: &str, interface: &str, hook: TcAttachType) -> Result<()> {
+        let found = self.object.program_mut(program).with_context(|| format!("the object has no program {program}"))?;
+        let found: &mut SchedClassifier = found.try_into()?;
+        let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+        found
+            .attach_with_options(interface, hook, options)
+            .map(drop)
+            .with_context(|| format!("attaching {program} to {interface}"))
     }
 
     fn program(&self, name: &str) -> Result<&SchedClassifier> {

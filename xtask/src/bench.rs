@@ -11,7 +11,7 @@ use crate::{
     clean,
     privilege::Root,
     run::{as_root, exit_code},
-    signals,
+    signals, system_packages,
     workspace::Workspace,
 };
 
@@ -76,6 +76,9 @@ pub(crate) fn bench(workspace: &Workspace, arguments: &Arguments) -> anyhow::Res
 
 fn measure(workspace: &Workspace, root: Root, bench: Bench, arguments: &[OsString]) -> anyhow::Result<u8> {
     say(&format!("bench: {}", bench.name()));
+    if bench == Bench::Datapath && system_packages::is_absent("nft") {
+        system_packages::install(workspace, &["nftables"], "nft, which the meter is compared with,")?;
+    }
     let mut command = root.command(workspace.target.join("release/weir-bench"));
     command.arg("--figures").arg(workspace.target.join("bench")).arg(bench.name()).args(arguments);
     let status = status(&mut command)?;

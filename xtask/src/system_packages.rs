@@ -20,16 +20,18 @@ pub(crate) fn are_possible() -> bool {
     Path::new("/etc/debian_version").exists() && on_path("apt-get").is_some()
 }
 
+/// Whether a program is neither on the path nor in a directory of the system.
+pub(crate) fn is_absent(program: &str) -> bool {
+    let system = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
+    on_path(program).is_none() && !system.iter().any(|directory| Path::new(directory).join(program).exists())
+}
+
 /// Programs that the tests and the demo call, and the package that brings each.
 pub(crate) fn missing_programs() -> Vec<&'static str> {
-    let absent = |program: &str| {
-        let system = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
-        on_path(program).is_none() && !system.iter().any(|directory| Path::new(directory).join(program).exists())
-    };
     // `cc` compiles the SQLite and the cryptography that the agent carries; `ip` is for people who look at the demo.
     [("ip", "iproute2"), ("cc", "gcc"), ("cc", "libc6-dev")]
         .into_iter()
-        .filter(|(program, _)| absent(program))
+        .filter(|(program, _)| is_absent(program))
         .map(|(_, package)| package)
         .collect()
 }
