@@ -17,6 +17,7 @@ use std::{
 
 use agent::datapath::{LoadSpec, Loaded, load_and_pin};
 use anyhow::{Context as _, Result, bail};
+use aya::programs::{SchedClassifier, TcAttachType};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
@@ -40,8 +41,11 @@ pub enum Way {
 }
 
 impl Way {
-    /// Each of them; the same twice where the kernel has no TCX.
-    pub const ALL: [Self; 2] = [Self::Best, Self::Clsact];
+    /// Each that the kernel has: where there is no TCX they are one.
+    #[must_use]
+    pub fn all() -> Vec<Self> {
+        if has_tcx() { vec![Self::Best, Self::Clsact] } else { vec![Self::Clsact] }
+    }
 
     /// Has a loader meter a link of this thread's namespaces.
     pub fn load(self, spec: &LoadSpec) -> Result<Loaded> {
@@ -54,6 +58,12 @@ impl Way {
         }
         Loaded::from_line(&String::from_utf8_lossy(&output.stdout)).context("what the loader has done")
     }
+}
+
+/// Whether the kernel knows TCX: it then has an answer to who is at such a hook.
+#[must_use]
+pub fn has_tcx() -> bool {
+    SchedClassifier::query_tcx("lo", TcAttachType::Egress).is_ok()
 }
 
 /// A loader as the agent starts it.

@@ -16,7 +16,7 @@ use aya::{
     programs::{
         LinkOrder, ProgramInfo, SchedClassifier, TcAttachType,
         links::{FdLink, PinnedLink},
-        tc::{SchedClassifierLink, TcAttachOptions, TcHandle},
+        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
     },
 };
 use e2e::alone::{LINK, Tun, WITHOUT_TCX, Way, alone, loader, spec};
@@ -40,7 +40,7 @@ fn passed(datapath: &Datapath) -> Tally {
 
 #[test]
 fn a_live_meter_is_adopted_and_goes_on_counting() {
-    for way in Way::ALL {
+    for way in Way::all() {
         alone(move |root| {
             let mut tun = Tun::new();
             let spec = spec(root.join("bpf/weir"));
@@ -70,7 +70,7 @@ fn a_live_meter_is_adopted_and_goes_on_counting() {
 
 #[test]
 fn a_meter_whose_interface_is_gone_makes_way_for_a_new_epoch() {
-    for way in Way::ALL {
+    for way in Way::all() {
         alone(move |root| {
             let tun = Tun::new();
             let spec = spec(root.join("bpf/weir"));
@@ -96,7 +96,7 @@ fn a_meter_whose_interface_is_gone_makes_way_for_a_new_epoch() {
 
 #[test]
 fn an_older_program_is_replaced_without_a_new_epoch() {
-    for way in Way::ALL {
+    for way in Way::all() {
         alone(move |root| {
             let mut tun = Tun::new();
             let spec = spec(root.join("bpf/weir"));
@@ -141,6 +141,18 @@ fn put_older_program(directory: &Path, direction: &str, way: Way) {
     classifier.pin(&program).unwrap();
 }
 
+/// Ahead of all others.
+fn first(way: Way, directory: &Path) -> TcAttachOptions {
+    match way {
+        Way::Best => TcAttachOptions::TcxOrder(LinkOrder::first()),
+        Way::Clsact => {
+            // The second of two finds the clsact of the first.
+            let _ = tc::qdisc_add_clsact(LINK);
+            TcAttachOptions::Netlink(NlOptions { priority: 1, handle: handle(directory), classid: None })
+        }
+    }
+}
+
 /// The handle of the filters of a meter: its epoch, below a bit that others leave alone.
 fn handle(directory: &Path) -> TcHandle {
     TcHandle::from(1 << 31 | MapInfo::from_pin(directory.join("counters")).unwrap().id())
@@ -158,7 +170,7 @@ fn objects(directory: &Path) -> EbpfLoader<'static> {
 /// The loader dies between the two: the uplink has the current program, the downlink still the older one.
 #[test]
 fn a_loader_that_dies_between_two_replacements_leaves_a_meter_that_counts_and_the_next_replaces_the_other() {
-    for way in Way::ALL {
+    for way in Way::all() {
         alone(move |root| {
             let mut tun = Tun::new();
             let spec = spec(root.join("bpf/weir"));
@@ -195,7 +207,8 @@ fn a_loader_that_dies_between_two_replacements_leaves_a_meter_that_counts_and_th
 /// A meter whose counters are longer, under another version and under our own: neither is read as if it were ours.
 #[test]
 fn a_meter_whose_counters_have_another_size_makes_way_and_is_not_misread() {
-    for version in [0, LAYOUT_VERSION] {
+    let ways = Way::all().into_iter();
+    for (way, version) in ways.flat_map(|way| [(way, 0), (way, LAYOUT_VERSION)]) {
         alone(move |root| {
             let mut tun = Tun::new();
             let spec = spec(root.join("bpf/weir"));
@@ -206,16 +219,21 @@ fn a_meter_whose_counters_have_another_size_makes_way_and_is_not_misread() {
                 let program: &mut SchedClassifier =
                     foreign.program_mut(&format!("weir_{direction}")).unwrap().try_into().unwrap();
                 program.load().unwrap();
-                let order = TcAttachOptions::TcxOrder(LinkOrder::first());
-                let link = program.attach_with_options(LINK, hook, order).unwrap();
-                let link = FdLink::try_from(program.take_link(link).unwrap()).unwrap();
-                link.pin(directory.join(format!("link_{direction}"))).unwrap();
+                let link = program.attach_with_options(LINK, hook, first(way, &directory)).unwrap();
+                let link = program.take_link(link).unwrap();
+                match way {
+                    Way::Best => {
+                        let pin = directory.join(format!("link_{direction}"));
+                        drop(FdLink::try_from(link).unwrap().pin(pin).unwrap());
+                    }
+                    Way::Clsact => std::mem::forget(link),
+                }
             }
             drop(foreign);
             tun.receive();
             assert!(Datapath::open(&spec.pin_root, LINK).is_err());
 
-            assert_eq!(load_and_pin(&spec).unwrap().origin, Origin::New);
+            assert_eq!(way.load(&spec).unwrap().origin, Origin::New);
             let meters = meters_on(LINK).unwrap();
             let datapath = Datapath::open(&spec.pin_root, LINK).unwrap();
             assert_eq!(meters.iter().map(|meter| meter.epoch_id).collect::<Vec<_>>(), [datapath.epoch_id()]);
@@ -280,7 +298,7 @@ fn with_another_verdict() -> Vec<u8> {
 
 #[test]
 fn a_second_meter_is_refused_and_leaves_nothing_behind() {
-    for way in Way::ALL {
+    for way in Way::all() {
         alone(move |root| {
             let _tun = Tun::new();
             let ours = spec(root.join("bpf/weir"));
@@ -297,18 +315,18 @@ fn a_second_meter_is_refused_and_leaves_nothing_behind() {
 
 #[test]
 fn letting_go_takes_everything_off() {
-    alone(|root| {
-        let _tun = Tun::new();
-        let spec = spec(root.join("bpf/weir"));
-        load_and_pin(&spec).unwrap();
-        detach_and_unpin(&spec.pin_root, LINK).unwrap();
-        assert_eq!(fs::read_dir(spec.pin_root.join(format!("v{LAYOUT_VERSION}"))).unwrap().count(), 0);
-        for hook in [TcAttachType::Ingress, TcAttachType::Egress] {
-            assert!(SchedClassifier::query_tcx(LINK, hook).unwrap().1.is_empty());
-        }
-        // Once more is no error.
-        detach_and_unpin(&spec.pin_root, LINK).unwrap();
-    });
+    for way in Way::all() {
+        alone(move |root| {
+            let _tun = Tun::new();
+            let spec = spec(root.join("bpf/weir"));
+            way.load(&spec).unwrap();
+            detach_and_unpin(&spec.pin_root, LINK).unwrap();
+            assert_eq!(fs::read_dir(spec.pin_root.join(format!("v{LAYOUT_VERSION}"))).unwrap().count(), 0);
+            assert!(meters_on(LINK).unwrap().is_empty());
+            // Once more is no error.
+            detach_and_unpin(&spec.pin_root, LINK).unwrap();
+        });
+    }
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use std::net::UdpSocket;
 use std::time::Duration;
 
+use agent::datapath::meters_on;
 use anyhow::{Context as _, Result, ensure};
-use aya::programs::{SchedClassifier, TcAttachType};
 use e2e::eventually::eventually;
 use e2e::scenario::{Books, PACKET, Plot, SOON, World, chunked, iccid, package, subscriber};
 use e2e::topology::{Layout, Medium};
@@ -263,10 +263,8 @@ fn a_pattern_meters_a_new_link_whose_state_stays_unknown_from_its_first_packet_a
     let state = gateway.ip("link show dev wwan7")?;
     assert!(state.contains("state UNKNOWN"), "a link that never says that it is up: {state}");
     for (other, metered) in [("wwan7", 1), ("wan0", 0), ("lan0", 0)] {
-        for hook in [TcAttachType::Egress, TcAttachType::Ingress] {
-            let programs = gateway.run_in(|| SchedClassifier::query_tcx(other, hook))??.1;
-            assert_eq!(programs.len(), metered, "{other}");
-        }
+        let meters = gateway.run_in(|| meters_on(other))??;
+        assert_eq!(meters.len(), metered, "{other}");
     }
     is_paid_to_the_octet(world)
 }

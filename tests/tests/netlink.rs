@@ -3,10 +3,9 @@
 use std::fs;
 use std::time::Duration;
 
-use agent::datapath::Pins;
+use agent::datapath::{Pins, meters_on};
 use agent_common::{LINK_ETHERNET, LINK_RAW_IP};
 use anyhow::{Context as _, Result, ensure};
-use aya::programs::{SchedClassifier, TcAttachType};
 use e2e::eventually::eventually;
 use e2e::netns::Namespace;
 use e2e::scenario::{Account, Books, Plot, SOON, World, chunked, iccid};
@@ -51,12 +50,9 @@ fn is_released(world: &World, sim: usize) -> Result<Account> {
     })
 }
 
-/// How many programs sit at the hooks of an interface.
-fn programs(namespace: &Namespace, interface: &str) -> Result<usize> {
-    namespace.run_in(|| -> Result<usize> {
-        let at = |hook| Ok::<_, anyhow::Error>(SchedClassifier::query_tcx(interface, hook)?.1.len());
-        Ok(at(TcAttachType::Egress)? + at(TcAttachType::Ingress)?)
-    })?
+/// How many meters sit at the hooks of an interface.
+fn meters(namespace: &Namespace, interface: &str) -> Result<usize> {
+    Ok(namespace.run_in(|| meters_on(interface))??.len())
 }
 
 fn epoch(world: &World) -> Result<u32> {
@@ -96,8 +92,8 @@ fn is_moved_away_and_back(plot: &Plot) -> Result<()> {
     gateway.ip(&format!("link set wan0 netns {}", elsewhere.name()))?;
     assert_eq!(is_released(&world, 0)?.debited(), first);
     eventually("the meter to be taken off", SOON, || {
-        let programs = programs(&elsewhere, "wan0")?;
-        ensure!(programs == 0, "{programs} programs");
+        let meters = meters(&elsewhere, "wan0")?;
+        ensure!(meters == 0, "{meters} meters");
         Ok(())
     })?;
     elsewhere.ip_batch("addr add 198.18.0.2/24 dev wan0\nlink set wan0 up\n")?;
@@ -122,8 +118,8 @@ fn a_link_moved_away_while_the_agent_is_dead_is_settled_and_let_go_at_the_next_s
     world.start_agent(&[])?;
     assert_eq!(is_released(&world, 0)?.debited(), passed);
     eventually("the meter to be taken off", SOON, || {
-        let programs = programs(&elsewhere, "wan0")?;
-        ensure!(programs == 0, "{programs} programs");
+        let meters = meters(&elsewhere, "wan0")?;
+        ensure!(meters == 0, "{meters} meters");
         Ok(())
     })?;
     world.stop_agent()
@@ -243,7 +239,7 @@ fn hundreds_of_links_that_come_and_go_in_seconds_leave_nothing_behind_and_distur
         script.extend((1..100).map(|number| delete(format!("x{number}"))));
         world.topology.gateway.ip_batch(&script)?;
         // One stays a while: nobody asked for it to be metered.
-        assert_eq!(programs(&world.topology.gateway, "x0")?, 0);
+        assert_eq!(meters(&world.topology.gateway, "x0")?, 0);
         assert!(world.topology.gateway.ip("link show dev x0")?.contains("qdisc noop"));
         world.topology.gateway.ip_batch("link del x0\n")?;
         if round < 2 {

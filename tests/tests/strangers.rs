@@ -35,7 +35,7 @@ fn filter(stranger: &Stranger, root: &Path, priority: u16) {
 
 #[test]
 fn filters_of_others_see_what_the_meter_lets_pass_and_hide_nothing_from_it() {
-    for way in Way::ALL {
+    for way in Way::all() {
         alone(move |root| {
             let mut tun = Tun::new();
             let (first, last) = (Stranger::with_verdict(NEXT), Stranger::with_verdict(ACCEPT));
@@ -67,7 +67,7 @@ fn filters_of_others_see_what_the_meter_lets_pass_and_hide_nothing_from_it() {
 
 #[test]
 fn a_program_that_was_there_first_and_accepts_everything_hides_nothing() {
-    for way in Way::ALL {
+    for way in Way::all() {
         alone(move |root| {
             let mut tun = Tun::new();
             let stranger = Stranger::with_verdict(ACCEPT);

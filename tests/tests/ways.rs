@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::process::CommandExt as _;
 use std::time::Duration;
 
+use agent::datapath::meters_on;
 use anyhow::{Context as _, Result, ensure};
-use aya::programs::{SchedClassifier, TcAttachType};
 use e2e::Direction::Uplink;
 use e2e::capture::{Capture, Classifier, End};
 use e2e::eventually::eventually;
@@ -110,8 +110,7 @@ fn an_unmetered_link_whose_only_route_covers_the_server_is_a_way_out_too() -> Re
     world.reaches(0, &["active"])?;
     dies(&world, far0)?;
     is_told(&world)?;
-    let programs = world.topology.gateway.run_in(|| SchedClassifier::query_tcx("wan1", TcAttachType::Egress))??.1;
-    assert!(programs.is_empty(), "nobody meters it");
+    assert!(world.topology.gateway.run_in(|| meters_on("wan1"))??.is_empty(), "nobody meters it");
     ends_well(world, 1)
 }
 
