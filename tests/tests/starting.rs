@@ -10,6 +10,7 @@ use e2e::eventually::eventually;
 use e2e::netns::Namespace;
 use e2e::process::{Actor, Weir, binary};
 use e2e::scenario::{Books, Plot, SOON, Transport, World, chunked, package, subscriber};
+use e2e::stranger::{NEXT, Stranger};
 use e2e::topology::HOST_V4;
 use e2e::traffic::{Datagrams, udp};
 use nix::unistd::{setgid, setuid};
@@ -70,6 +71,81 @@ fn no_bpffs_says_what_to_do() -> Result<()> {
     let line = agent.wait_for_line("is not on a BPF file system", SOON)?;
     assert!(line.contains(&format!("mount -t bpf bpf {}", elsewhere.display())), "{line}");
     Ok(())
+}
+
+/// `CAP_NET_ADMIN`, `CAP_PERFMON`, `CAP_BPF` (`capability.h`).
+const ENOUGH: [libc::c_ulong; 3] = [12, 38, 39];
+
+/// Starts the agent as a root that has these three capabilities and no other.
+fn start_with_few_rights(world: &mut World) -> Result<()> {
+    let mut command = world.topology.gateway.command(binary("weir")?);
+    command.args(["run", "--config"]).arg(&world.config).current_dir(world.workdir.path());
+    command.envs(world.drills().iter().copied());
+    let give_up = || {
+        for capability in (0..64).filter(|capability| !ENOUGH.contains(capability)) {
+            // SAFETY: takes numbers alone. The kernel knows fewer than 64.
+            unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+        }
+        Ok(())
+    };
+    // SAFETY: system calls between fork and exec, made after those of the namespace, which need more rights.
+    unsafe { command.pre_exec(give_up) };
+    world.agent = Some(Weir { actor: Actor::start("weir", command, &world.workdir)? });
+    Ok(())
+}
+
+fn meters_with_few_rights(plot: &Plot) -> Result<()> {
+    let mut world = World::build(plot)?;
+    start_with_few_rights(&mut world)?;
+    world.reaches(0, &["active"])?;
+    let agent = world.agent.as_ref().context("an agent")?.actor.pid();
+    let status = fs::read_to_string(format!("/proc/{agent}/status"))?;
+    ensure!(status.contains("CapEff:\t000000c000001000"), "{status}");
+    let send = |world: &World| -> Result<()> {
+        let client = &world.topology.client;
+        udp(client, (&world.topology.internet, HOST_V4), Datagrams::of(300, 1000))?.join().map(drop)
+    };
+    let mut books = Books::open(&world, 0)?;
+    send(&world)?;
+    // The next one adopts; the one after it finds another layout, reads what the first has counted, and takes it off.
+    world.kill_agent()?;
+    send(&world)?;
+    start_with_few_rights(&mut world)?;
+    world.reaches(0, &["active", "renewing"])?;
+    send(&world)?;
+    world.kill_agent()?;
+    books.keep_meter(&world)?;
+    world.order(("WEIR_DRILL_LAYOUT", "2"));
+    start_with_few_rights(&mut world)?;
+    world.reaches(0, &["active", "renewing"])?;
+    send(&world)?;
+    let said = world.agent.as_ref().context("an agent")?.actor.stderr();
+    ensure!(!said.contains("CAP_SYS_ADMIN") && !said.contains("cannot be read"), "{said}");
+    let account = world.settles_to_the_octet(books)?;
+    ensure!(account.sessions.len() == 2, "{account:?}");
+    Ok(())
+}
+
+#[test]
+fn three_capabilities_are_enough() -> Result<()> {
+    meters_with_few_rights(&Plot::of(chunked(PLENTY, 2 << 20)))
+}
+
+#[test]
+fn three_capabilities_are_enough_where_there_is_no_tcx() -> Result<()> {
+    meters_with_few_rights(&Plot::of(chunked(PLENTY, 2 << 20)).by_clsact())
+}
+
+#[test]
+fn a_program_that_nobody_may_look_at_is_told_of() -> Result<()> {
+    let mut world = World::build(&Plot::of(chunked(PLENTY, 2 << 20)))?;
+    let ifindex = world.topology.gateway.ifindex("wan0")?;
+    let _stranger = world.topology.gateway.run_in(|| Stranger::with_verdict(NEXT).at_tcx(ifindex))?;
+    start_with_few_rights(&mut world)?;
+    let agent = &mut world.agent.as_mut().context("an agent")?.actor;
+    let line = agent.wait_for_line("without CAP_SYS_ADMIN", SOON)?;
+    ensure!(line.contains("wan0"), "{line}");
+    world.reaches(0, &["active"]).map(drop)
 }
 
 /// What Linux 5.10 answers, asked of this one for something that it does not know either.

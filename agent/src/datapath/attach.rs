@@ -24,7 +24,7 @@ use nix::net::if_::{if_nameindex, if_nametoindex};
 use super::{
     clsact::{self, Slot, filters_at},
     maps::{COUNTERS, DIRECTIONS, Direction, Pins},
-    survey::{epoch_of, seats_at},
+    survey::{epoch_of, hidden_at, seats_at},
     sys::{detach_link, get_pinned, link_state, programs_at_tcx},
 };
 use crate::drill;
@@ -213,13 +213,26 @@ pub(super) fn assert_alone(interface: &str, direction: Direction, pins: &Pins) -
     let ifindex = if_nametoindex(interface).with_context(|| format!("there is no interface {interface}"))?;
     let meters: Vec<u32> = seats_at(ifindex, direction, Some(ours))?.iter().map(|seat| seat.program_id).collect();
     match meters.as_slice() {
-        [one] if *one == ours => Ok(()),
+        [one] if *one == ours => {
+            say_what_is_hidden(interface, &hidden_at(ifindex, direction, ours)?);
+            Ok(())
+        }
         [] => bail!("the {direction} program was attached to {interface}, but the kernel does not list it there"),
         others => bail!(
             "{interface} carries {} meters at its {direction} hook (programs {others:?}, ours is {ours}); each would \
              count every packet. Another agent, or an older layout, holds the other: stop it and remove its pins",
             others.len()
         ),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the loader's words, which the agent puts in its log")]
+fn say_what_is_hidden(interface: &str, programs: &[u32]) {
+    if !programs.is_empty() {
+        eprintln!(
+            "without CAP_SYS_ADMIN nobody can say whether the programs {programs:?} on {interface} are meters that an earlier agent \
+             has left, and would refuse or count what ours lets pass: look at them (bpftool net), or give weir that capability once"
+        );
     }
 }
 

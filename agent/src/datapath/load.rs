@@ -363,7 +363,8 @@ fn require_privileges() -> Result<()> {
 
 fn missing_capabilities(effective: u64) -> Vec<&'static str> {
     let has = |(bit, _): (u32, &str)| effective & (1 << bit) != 0;
-    // Before Linux 5.8 CAP_SYS_ADMIN was the right to load programs, and it still includes it.
+    // Before Linux 5.8 CAP_SYS_ADMIN was the right to load programs, and it still includes it. It alone is the right to open programs
+    // and maps by number, which is wanted for what is not pinned where we look: others at the hook, pins out of sight, the log.
     let needed: &[_] = if has(CAP_SYS_ADMIN) { &[CAP_NET_ADMIN] } else { &[CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON] };
     needed.iter().filter(|capability| !has(**capability)).map(|(_, name)| *name).collect()
 }

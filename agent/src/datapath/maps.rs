@@ -131,10 +131,13 @@ pub(super) fn open_map(pins: &Pins, name: &str) -> Result<MapData> {
     MapData::from_pin(&path).with_context(|| format!("opening the pinned map {}", path.display()))
 }
 
-/// Reads a map of counters and adds up what the CPUs have counted; an error when it is not of this layout.
-pub(super) fn read_counters(map: MapData) -> Result<Counters> {
-    let counters: PerCpuArray<MapData, Counters> =
-        PerCpuArray::try_from(Map::PerCpuArray(map)).context("map of counters")?;
+/// A map of counters; an error when it is not of this layout.
+pub(super) fn counters_in(map: MapData) -> Result<PerCpuArray<MapData, Counters>> {
+    PerCpuArray::try_from(Map::PerCpuArray(map)).context("map of counters")
+}
+
+/// Adds up what the CPUs have counted.
+pub(super) fn read_counters(counters: &PerCpuArray<MapData, Counters>) -> Result<Counters> {
     Ok(sum(counters.get(&0, 0).context("reading counters")?.iter()))
 }
 

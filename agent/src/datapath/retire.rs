@@ -15,7 +15,7 @@ use aya::maps::MapData;
 
 use super::{
     attach::{remove_if_there, remove_pins},
-    maps::{COUNTERS, Pins, names_in, open_map, read_counters},
+    maps::{COUNTERS, Pins, counters_in, names_in, open_map, read_counters},
     survey::{Meter, detach_meter},
 };
 use crate::drill::{self, Point};
@@ -51,7 +51,8 @@ pub fn retired(pin_root: &Path) -> Vec<Retired> {
     let mut found = Vec::new();
     for (_, directory) in layouts {
         for (epoch_id, pin) in numbered(&directory, "") {
-            match MapData::from_pin(&pin).context("opening the pin").and_then(read_counters) {
+            let read = || read_counters(&counters_in(MapData::from_pin(&pin).context("opening the pin")?)?);
+            match read() {
                 Ok(counters) => found.push(Retired { epoch_id, counters, pin }),
                 Err(error) => tracing::error!("the retired counters {} cannot be read: {error:#}", pin.display()),
             }
@@ -61,13 +62,14 @@ pub fn retired(pin_root: &Path) -> Vec<Retired> {
 }
 
 /// Keeps the counters of a meter for its last reading. False when nobody here could read them.
-fn keep(pin_root: &Path, version: u32, counters: &MapData) -> Result<bool> {
+fn keep(pin_root: &Path, version: u32, counters: MapData) -> Result<bool> {
     if version != layout() && !READABLE.contains(&version) {
         return Ok(false);
     }
     let epoch_id = counters.info().context("asking the kernel about a map of counters")?.id();
+    let counters = counters_in(counters)?;
     // What cannot be read now will not be readable later either.
-    read_counters(MapData::from_id(epoch_id).context("opening a map of counters by its number")?)?;
+    read_counters(&counters)?;
     let directory = pin_root.join(format!("retired/v{version}"));
     fs::create_dir_all(&directory).with_context(|| format!("making the directory {}", directory.display()))?;
     let pin = directory.join(epoch_id.to_string());
@@ -84,7 +86,7 @@ pub(super) fn retire_pins(pin_root: &Path, version: u32, pins: &Pins) -> Result<
         return Ok(());
     }
     if pins.map(COUNTERS).exists() {
-        let kept = open_map(pins, COUNTERS).and_then(|counters| keep(pin_root, version, &counters));
+        let kept = open_map(pins, COUNTERS).and_then(|counters| keep(pin_root, version, counters));
         if !kept.as_ref().is_ok_and(|kept| *kept) {
             let why =
                 kept.err().map_or_else(|| format!("its layout {version} is unknown"), |error| format!("{error:#}"));
@@ -98,7 +100,7 @@ pub(super) fn retire_pins(pin_root: &Path, version: u32, pins: &Pins) -> Result<
 pub(super) fn retire_meter(pin_root: &Path, meter: &Meter) -> Result<()> {
     let kept = MapData::from_id(meter.epoch_id)
         .context("opening its counters by their number")
-        .and_then(|counters| keep(pin_root, layout(), &counters));
+        .and_then(|counters| keep(pin_root, layout(), counters));
     if let Err(error) = kept {
         unreadable(&format!("epoch {}", meter.epoch_id), &format!("{error:#}"));
     }

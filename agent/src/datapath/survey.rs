@@ -8,7 +8,7 @@ use nix::net::if_::if_nametoindex;
 
 use super::{
     clsact::{self, Slot, filters_at, wait_for_packets},
-    maps::{COUNTERS, DIRECTIONS, Direction, read_counters},
+    maps::{COUNTERS, DIRECTIONS, Direction, counters_in, read_counters},
     sys::{detach_link, link_by_id, program_by_id, program_state, programs_at_tcx},
 };
 
@@ -88,6 +88,15 @@ fn is_named(program_id: u32, name: &str) -> io::Result<bool> {
     }
 }
 
+/// The programs at a TCX hook that we have no right to look at: one of them may be a meter.
+pub(super) fn hidden_at(ifindex: u32, direction: Direction, known: u32) -> Result<Vec<u32>> {
+    let all = programs_at_tcx(ifindex, direction).context("asking which programs are at a hook")?;
+    let others = all.into_iter().map(|at| at.program_id).filter(|program_id| *program_id != known);
+    let is_hidden =
+        |program_id: &u32| program_by_id(*program_id).is_err_and(|error| error.raw_os_error() == Some(libc::EPERM));
+    Ok(others.filter(is_hidden).collect())
+}
+
 /// Takes the programs of a meter off its interface. No packet is in them any more when this returns.
 pub(super) fn detach_meter(meter: &Meter) -> Result<()> {
     for (_, seat) in &meter.seats {
@@ -114,5 +123,5 @@ pub(super) fn epoch_of(program_id: u32) -> Result<Option<u32>> {
 
 /// What the meter of this epoch has counted, wherever it is pinned or held.
 pub fn counters_of(epoch_id: u32) -> Result<agent_common::Counters> {
-    read_counters(MapData::from_id(epoch_id).context("opening a map of counters by its number")?)
+    read_counters(&counters_in(MapData::from_id(epoch_id).context("opening a map of counters by its number")?)?)
 }

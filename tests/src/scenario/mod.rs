@@ -138,6 +138,17 @@ impl World {
         Ok(())
     }
 
+    /// What every agent finds in its environment.
+    #[must_use]
+    pub fn drills(&self) -> &[(&'static str, &'static str)] {
+        &self.drills
+    }
+
+    /// Gives every agent from now on one more order.
+    pub fn order(&mut self, drill: (&'static str, &'static str)) {
+        self.drills.push(drill);
+    }
+
     /// Waits until the agent has died as it was ordered to (`WEIR_DRILL_DIE_AT`).
     pub fn wait_for_death(&mut self) -> Result<()> {
         let status = self.agent.as_mut().context("no agent to die")?.actor.wait(SOON)?;
