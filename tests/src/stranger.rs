@@ -22,6 +22,7 @@ const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_TCX_INGRESS: u32 = 46;
+const BPF_F_BEFORE: u32 = 1 << 3;
 
 /// The program. It stays attached for as long as this value lives (a TCX link) or its filter does.
 #[derive(Debug)]
@@ -59,9 +60,19 @@ impl Stranger {
 
     /// Attaches it to the ingress hook of an interface by TCX, behind whoever is there.
     #[must_use]
-    pub fn at_tcx(mut self, ifindex: u32) -> Self {
+    pub fn at_tcx(self, ifindex: u32) -> Self {
+        self.link(ifindex, 0)
+    }
+
+    /// The same, before whoever is there.
+    #[must_use]
+    pub fn first_at_tcx(self, ifindex: u32) -> Self {
+        self.link(ifindex, BPF_F_BEFORE)
+    }
+
+    fn link(mut self, ifindex: u32, flags: u32) -> Self {
         let program = self.program.as_raw_fd().cast_unsigned();
-        self.link = Some(own(bpf(BPF_LINK_CREATE, &mut [program, ifindex, BPF_TCX_INGRESS, 0, 0, 0, 0, 0])));
+        self.link = Some(own(bpf(BPF_LINK_CREATE, &mut [program, ifindex, BPF_TCX_INGRESS, flags, 0, 0, 0, 0])));
         self
     }
 

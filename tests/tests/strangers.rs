@@ -4,9 +4,9 @@
 use std::path::Path;
 use std::process::Command;
 
-use agent::datapath::{Datapath, Loaded, Origin, detach_and_unpin, meters_on};
+use agent::datapath::{Datapath, Origin, detach_and_unpin, meters_on};
 use agent_common::{Gate, LINK_RAW_IP, Tally};
-use e2e::alone::{LINK, Tun, WITHOUT_TCX, Way, alone, loader, spec};
+use e2e::alone::{LINK, Tun, Way, alone, spec};
 use e2e::stranger::{ACCEPT, NEXT, Stranger};
 
 /// Runs `tc` in the namespace of this thread and answers what it printed; an error is what it complained of.
@@ -114,21 +114,42 @@ fn a_filter_that_nobody_can_get_ahead_of_is_named() {
         let mut tun = Tun::new();
         tc(&format!("qdisc add dev {LINK} clsact")).unwrap();
         tc(&format!("filter add dev {LINK} ingress pref 1 protocol all u32 match u32 0 0 flowid 1:1")).unwrap();
-        let output = loader(&spec(root.join("bpf/weir"))).unwrap().envs([WITHOUT_TCX]).output().unwrap();
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.success(), "{said}");
-        assert!(said.contains("before the meter at the downlink hook") && said.contains("(pref 1 u32)"), "{said}");
-        assert!(!said.contains("uplink hook"), "{said}");
-        let loaded = Loaded::from_line(&String::from_utf8(output.stdout).unwrap()).unwrap();
+        let ifindex = Way::Clsact.load(&spec(root.join("bpf/weir"))).unwrap().ifindex;
         let datapath = open(root);
-        assert!(datapath.is_attached(loaded.ifindex));
+        assert!(datapath.is_attached(ifindex));
+        assert_eq!(datapath.ahead(ifindex).unwrap(), ["downlink: pref 1 u32"]);
         // This one matches every packet, and with that decides: the meter is behind it.
         tun.receive();
         assert_eq!(packets(&datapath), 0);
         tc(&format!("filter del dev {LINK} ingress pref 1")).unwrap();
+        assert!(datapath.ahead(ifindex).unwrap().is_empty());
         tun.receive();
         assert_eq!(packets(&datapath), 1);
     });
+}
+
+#[test]
+fn a_program_that_is_put_ahead_of_the_meter_later_is_named() {
+    for way in Way::all() {
+        alone(move |root| {
+            let mut tun = Tun::new();
+            let ifindex = way.load(&spec(root.join("bpf/weir"))).unwrap().ifindex;
+            let datapath = open(root);
+            assert!(datapath.ahead(ifindex).unwrap().is_empty());
+            let stranger = Stranger::with_verdict(ACCEPT);
+            let (stranger, words) = match way {
+                Way::Best => (stranger.first_at_tcx(ifindex), "downlink: program "),
+                Way::Clsact => {
+                    filter(&stranger, root, 1);
+                    (stranger, "downlink: pref 1 bpf stranger-1")
+                }
+            };
+            let ahead = datapath.ahead(ifindex).unwrap();
+            assert!(ahead.len() == 1 && ahead[0].starts_with(words), "{ahead:?}");
+            tun.receive();
+            assert_eq!((packets(&datapath), stranger.seen()), (0, 1), "which is why it is to be told");
+        });
+    }
 }
 
 /// `ingress` has no egress hook, and takes a filter for one all the same: the uplink would be counted at the wrong end.

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use anyhow::{Context as _, Result, ensure};
 use e2e::eventually::eventually;
 use e2e::scenario::{Books, Plot, SOON, World, chunked, iccid};
+use e2e::stranger::{NEXT, Stranger};
 use e2e::topology::HOST_V4;
 use e2e::traffic::{Datagrams, udp};
 use serde_json::Value;
@@ -93,6 +94,24 @@ fn a_filter_that_somebody_deletes_is_noticed_and_put_there_again_and_the_gap_is_
 fn a_clsact_that_somebody_deletes_is_noticed_and_made_again_and_the_gap_is_told() -> Result<()> {
     let tc = |world: &World| world.topology.gateway.tc("qdisc del dev wan0 clsact").map(drop);
     is_attached_again(&Plot::of(chunked(PLENTY, 2 << 20)).by_clsact(), tc)
+}
+
+/// By the word of the kernel, or at the next look: that nothing can be seen of what it accepts is told.
+#[test]
+fn a_filter_that_somebody_puts_ahead_of_the_meter_is_told_of() -> Result<()> {
+    let mut world = World::online(&Plot::of(chunked(PLENTY, 2 << 20)).by_clsact())?;
+    let stranger = Stranger::with_verdict(NEXT);
+    let pin = world.workdir.bpf().join("stranger");
+    stranger.pin(&pin);
+    let filter = format!("filter add dev wan0 egress pref 1 bpf da object-pinned {}", pin.display());
+    world.topology.gateway.tc(&filter)?;
+    let agent = &mut world.agent.as_mut().context("an agent")?.actor;
+    let line = agent.wait_for_line("run before the meter", SOON)?;
+    ensure!(line.contains("uplink: pref 1 bpf"), "{line}");
+    // Nobody moves it, and the meter is where it was.
+    send(&world, 300)?;
+    ensure!(stranger.seen() > 0 && world.link_status("wan0")?["meter_gaps"] == 0);
+    world.stop_agent()
 }
 
 fn is_attached_again(plot: &Plot, take_off: impl FnOnce(&World) -> Result<()>) -> Result<()> {

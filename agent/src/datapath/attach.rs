@@ -33,7 +33,12 @@ use crate::drill;
 #[derive(Debug)]
 pub(super) enum Hold {
     /// A link. Held open, so that the program stays attached for as long as the agent lives, whatever becomes of the file system with the pins.
-    Link(OwnedFd),
+    Link {
+        /// Its hook.
+        direction: Direction,
+        /// It.
+        link: OwnedFd,
+    },
     /// A filter, which stays by itself.
     Filter {
         /// Its hook.
@@ -47,7 +52,7 @@ impl Hold {
     /// By the pins.
     pub(super) fn open(pins: &Pins, direction: Direction) -> Result<Self> {
         match pinned_link(pins, direction)? {
-            Some(link) => Ok(Self::Link(link)),
+            Some(link) => Ok(Self::Link { direction, link }),
             None => Ok(Self::Filter { direction, program_id: running(pins, direction)? }),
         }
     }
@@ -55,7 +60,7 @@ impl Hold {
     /// Tells whether it is at the hook of the interface with this index, in the namespace of this thread.
     pub(super) fn is_on(&self, ifindex: u32) -> bool {
         match self {
-            Self::Link(link) => link_state(link).is_ok_and(|state| state.ifindex == ifindex),
+            Self::Link { link, .. } => link_state(link).is_ok_and(|state| state.ifindex == ifindex),
             Self::Filter { direction, program_id } => {
                 let is_listed = || {
                     let filters = filters_at(ifindex, *direction).unwrap_or_default();
@@ -66,6 +71,32 @@ impl Hold {
             }
         }
     }
+
+    /// What runs before it at the hook of this interface, in words.
+    pub(super) fn ahead(&self, ifindex: u32) -> Result<Vec<String>> {
+        let (direction, mut words) = match self {
+            Self::Link { direction, link } => {
+                let own = link_state(link).context("asking about a link")?.program_id;
+                (*direction, tcx_programs(ifindex, *direction, |program_id| program_id != own)?)
+            }
+            Self::Filter { direction, program_id } => {
+                let mut words = tcx_programs(ifindex, *direction, |_| true)?;
+                words.extend(clsact::ahead_of(*program_id, ifindex, *direction)?);
+                (*direction, words)
+            }
+        };
+        for word in &mut words {
+            *word = format!("{direction}: {word}");
+        }
+        Ok(words)
+    }
+}
+
+/// The first programs at a TCX hook, in words, as long as this holds for them.
+fn tcx_programs(ifindex: u32, direction: Direction, are_wanted: impl Fn(u32) -> bool) -> Result<Vec<String>> {
+    let all = programs_at_tcx(ifindex, direction).context("asking which programs are at a hook")?;
+    let first = all.iter().take_while(|at| are_wanted(at.program_id));
+    Ok(first.map(|at| format!("program {}", at.program_id)).collect())
 }
 
 /// Tells whether both programs of these pins sit on that interface. Its index alone does not say so: in another namespace another
@@ -86,26 +117,17 @@ pub fn sits_on(pins: &Pins, interface: &str, ifindex: u32) -> bool {
 
 /// Attaches a loaded program ahead of all others, and pins it.
 ///
-/// First, because an earlier program that returns `TC_ACT_OK` would hide packets from the meter. What runs before it all the same, where the
-/// kernel has no TCX, is answered in words.
-pub(super) fn attach(
-    program: &mut SchedClassifier,
-    interface: &str,
-    direction: Direction,
-    pins: &Pins,
-) -> Result<Vec<String>> {
-    let ahead = if attach_link(program, interface, direction, pins)? {
-        Vec::new()
-    } else {
+/// First, because an earlier program that returns `TC_ACT_OK` would hide packets from the meter.
+pub(super) fn attach(program: &mut SchedClassifier, interface: &str, direction: Direction, pins: &Pins) -> Result<()> {
+    if !attach_link(program, interface, direction, pins)? {
         attach_filter(program, interface, direction, pins).with_context(|| {
             format!(
                 "the kernel has no TCX (Linux 6.6 or newer, with CONFIG_NET_XGRESS), and the older way to the {direction} \
                  hook of {interface} is barred"
             )
-        })?
-    };
-    pin_program(program, direction, pins)?;
-    Ok(ahead)
+        })?;
+    }
+    pin_program(program, direction, pins)
 }
 
 /// False when the kernel does not know such links.
@@ -133,7 +155,7 @@ fn is_invalid(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EINVAL)
 }
 
-fn attach_filter(program: &SchedClassifier, interface: &str, direction: Direction, pins: &Pins) -> Result<Vec<String>> {
+fn attach_filter(program: &SchedClassifier, interface: &str, direction: Direction, pins: &Pins) -> Result<()> {
     let ifindex = if_nametoindex(interface).with_context(|| format!("there is no interface {interface}"))?;
     clsact::attach(program.fd()?, ifindex, direction, epoch(pins)?)
 }

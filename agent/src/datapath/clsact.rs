@@ -60,8 +60,20 @@ pub(super) fn filters_at(ifindex: u32, direction: Direction) -> Result<Vec<Filte
     Ok(all_at(ifindex, direction)?.into_iter().filter(|told| told.program_id != 0).map(of).collect())
 }
 
-/// Puts a program ahead of all filters of the hook, as far as their owners let it; what then still runs before it is answered, in words.
-pub(super) fn attach(program: &impl AsFd, ifindex: u32, direction: Direction, epoch_id: u32) -> Result<Vec<String>> {
+/// The filters that run before the one with this program, in words.
+pub(super) fn ahead_of(program_id: u32, ifindex: u32, direction: Direction) -> Result<Vec<String>> {
+    let all = all_at(ifindex, direction)?;
+    let own = all.iter().position(|told| told.program_id == program_id).unwrap_or_default();
+    // What has no handle stands for a priority as a whole.
+    let before = all[..own].iter().filter(|told| told.handle != 0);
+    let mut words: Vec<String> =
+        before.map(|told| format!("pref {} {} {}", priority(told), told.kind, told.name).trim().to_owned()).collect();
+    words.dedup();
+    Ok(words)
+}
+
+/// Puts a program ahead of all filters of the hook, as far as their owners let it.
+pub(super) fn attach(program: &impl AsFd, ifindex: u32, direction: Direction, epoch_id: u32) -> Result<()> {
     require_clsact(ifindex)?;
     let present = all_at(ifindex, direction)?;
     // A place of the same kind and protocol can be shared, and whoever comes last goes first there.
@@ -70,14 +82,7 @@ pub(super) fn attach(program: &impl AsFd, ifindex: u32, direction: Direction, ep
     };
     let priority = (1..u16::MAX).find(|wanted| !is_taken(*wanted)).context("every priority is taken")?;
     let slot = Slot { ifindex, direction, priority, handle: OURS | epoch_id };
-    put(program, &slot, NLM_F_CREATE | NLM_F_EXCL)?;
-    let mut ahead: Vec<String> = present
-        .iter()
-        .filter(|told| self::priority(told) < priority)
-        .map(|told| format!("pref {} {}", self::priority(told), told.kind))
-        .collect();
-    ahead.dedup();
-    Ok(ahead)
+    put(program, &slot, NLM_F_CREATE | NLM_F_EXCL)
 }
 
 /// Exchanges the program of a filter; every packet meets the one or the other.

@@ -270,24 +270,12 @@ fn make(pins: &Pins, interface: &str) -> Result<u64> {
     drill::pass(Point::MapsPinned);
     let octets_before = interface_octets(interface)?;
     for direction in DIRECTIONS {
-        let ahead = attach(program(&mut object, direction)?, interface, direction, pins)?;
-        if !ahead.is_empty() {
-            say_what_runs_ahead(interface, direction, &ahead);
-        }
+        attach(program(&mut object, direction)?, interface, direction, pins)?;
         if direction == Direction::Uplink {
             drill::pass(Point::UplinkAttached);
         }
     }
     Ok(octets_before)
-}
-
-#[expect(clippy::print_stderr, reason = "the loader's words, which the agent puts in its log")]
-fn say_what_runs_ahead(interface: &str, direction: Direction, ahead: &[String]) {
-    eprintln!(
-        "filters of somebody else run before the meter at the {direction} hook of {interface} ({}): what they accept or drop by \
-         themselves is not counted. Give them a higher pref, then restart weir",
-        ahead.join(", ")
-    );
 }
 
 /// What the interface has counted by itself, received and sent (the figures of `IFLA_STATS64`).

@@ -141,6 +141,12 @@ impl Datapath {
         self.holds.len() == DIRECTIONS.len() && self.holds.iter().all(|hold| hold.is_on(ifindex))
     }
 
+    /// What runs before the meter at the hooks of this interface, in words: of what that accepts or drops by itself the meter sees nothing.
+    pub fn ahead(&self, ifindex: u32) -> Result<Vec<String>> {
+        let each: Result<Vec<_>> = self.holds.iter().map(|hold| hold.ahead(ifindex)).collect();
+        Ok(each?.concat())
+    }
+
     /// Tells whether the pins are still where they were made: without them nothing would be left of the meter after the agent.
     #[must_use]
     pub fn is_pinned(&self) -> bool {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::station::Attachment;
+use super::station::{Attachment, Station};
 use super::{Agent, Message};
 use crate::datapath::{Datapath, LoadSpec, Loaded, Origin, retire_without_link, spawn_loader};
 use crate::drill::{self, Point};
@@ -174,6 +174,7 @@ impl Agent {
                 self.attach(index, ifindex);
             } else if in_place {
                 station.failures = 0;
+                note_what_runs_ahead(station, ifindex);
             } else if still_there && !self.stopping {
                 station.gaps = station.gaps.saturating_add(1);
                 tracing::error!(
@@ -230,4 +231,22 @@ impl Agent {
         self.tell(index, Event::MeterLost)?;
         epoch_id.map_or(Ok(()), |epoch_id| self.forget_epoch(epoch_id))
     }
+}
+
+/// Says, once, what others have put ahead of a meter: it is nobody's to move.
+fn note_what_runs_ahead(station: &mut Station, ifindex: u32) {
+    // What cannot be asked now is asked again at the next look.
+    let ahead = station.datapath.as_ref().and_then(|datapath| datapath.ahead(ifindex).ok());
+    let Some(ahead) = ahead.filter(|ahead| *ahead != station.ahead) else { return };
+    if ahead.is_empty() {
+        tracing::info!(link = station.label(), "nothing runs before the meter any more");
+    } else {
+        tracing::error!(
+            link = station.label(),
+            "programs of somebody else run before the meter ({}): what they accept or drop by themselves is not counted. Have them \
+             run behind it (a filter with a higher pref, a TCX program after the others)",
+            ahead.join("; ")
+        );
+    }
+    station.ahead = ahead;
 }

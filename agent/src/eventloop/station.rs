@@ -36,6 +36,8 @@ pub(super) struct Station {
     pub(super) failures: u32,
     /// How often somebody else took the meter off.
     pub(super) gaps: u32,
+    /// What others have put ahead of the meter, as was last said.
+    pub(super) ahead: Vec<String>,
     /// What earlier meters have counted, and on which interface: its own counters hold that as well.
     counted_before: Option<(u32, u64)>,
     /// What the gate was last set to.
@@ -79,6 +81,7 @@ impl Station {
             in_use: false,
             failures: 0,
             gaps: 0,
+            ahead: Vec::new(),
             counted_before: None,
             setting: None,
         }
@@ -93,6 +96,7 @@ impl Station {
         self.refusal = None;
         self.in_use = false;
         self.gaps = 0;
+        self.ahead.clear();
         self.counted_before = None;
     }
 
