@@ -75,12 +75,9 @@ impl Kernel {
         }
     }
 
-    /// Whether it knows TCX links (Linux 6.6).
-    pub(crate) fn has_tcx(self) -> bool {
-        match self {
-            Self::V5_10 | Self::V6_1 | Self::Arm6_1 => false,
-            Self::V6_12 | Self::V7_3 | Self::Arm6_12 => true,
-        }
+    /// Whether it is of the oldest line that is metered, Linux 6.1.
+    pub(crate) fn is_old(self) -> bool {
+        matches!(self, Self::V6_1 | Self::Arm6_1)
     }
 
     /// The machine that it runs on.
