@@ -1,17 +1,21 @@
 //! Links as they are: moved to other namespaces, made anew, of another type, in bursts, faster than netlink can tell.
 
 use std::fs;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use agent::datapath::{Pins, meters_on};
+use agent::link::Links;
 use agent_common::{LINK_ETHERNET, LINK_RAW_IP};
 use anyhow::{Context as _, Result, ensure};
+use e2e::clock::Deadline;
 use e2e::eventually::eventually;
 use e2e::netns::Namespace;
-use e2e::scenario::{Account, Books, Plot, SOON, World, chunked, iccid};
+use e2e::scenario::{Account, Books, Plot, SOON, World, chance, chunked, iccid};
 use e2e::topology::{HOST_V4, Layout, Medium};
 use e2e::traffic::{Datagrams, udp};
 use nix::sys::signal::Signal;
+use tokio::sync::watch;
 
 const PLENTY: u64 = 1 << 30;
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -198,7 +202,7 @@ fn changes_that_netlink_could_not_tell_are_read_anew() -> Result<()> {
     let agent = &mut world.agent.as_mut().context("an agent")?.actor;
     agent.signal(Signal::SIGSTOP)?;
     let change = |number: u32| format!("route replace 203.0.113.{}/32 dev lan0 metric {number}\n", number % 256);
-    world.topology.gateway.ip_batch(&(0..4000).map(change).collect::<String>())?;
+    world.topology.gateway.ip_batch(&(0..12_000).map(change).collect::<String>())?;
     assert!(lost_notifications(&world)? > 0, "the socket held them all");
     // These come when there is no room for them any more.
     world.topology.rename(0, "wan7")?;
@@ -322,7 +326,7 @@ fn that_a_filter_or_its_clsact_was_deleted_is_told_by_the_kernel() -> Result<()>
     let gateway = Namespace::new("gateway")?;
     gateway.ip("link add wan0 type veth peer name modem0")?;
     gateway.block_on(async {
-        let mut links = agent::link::watch().await?;
+        let mut links = agent::link::watch(watch::channel(Vec::new()).1).await?;
         gateway.tc("qdisc add dev wan0 clsact")?;
         gateway.tc("filter add dev wan0 egress pref 1 protocol all u32 match u32 0 0 flowid 1:1")?;
         for change in ["filter del dev wan0 egress pref 1", "qdisc del dev wan0 clsact"] {
@@ -333,6 +337,87 @@ fn that_a_filter_or_its_clsact_was_deleted_is_told_by_the_kernel() -> Result<()>
             let after = links.borrow_and_update().clone();
             ensure!(after.filter_changes > before.filter_changes, "{change}");
         }
+        Ok(())
+    })?
+}
+
+/// The links and routes of a namespace as somebody sees them who looks for the first time.
+async fn seen_afresh(servers: &watch::Receiver<Vec<IpAddr>>) -> Result<Links> {
+    Ok(agent::link::watch(servers.clone()).await?.borrow().clone())
+}
+
+fn add_link(namespace: &Namespace, number: u8) -> Result<()> {
+    namespace.ip_batch(&format!(
+        "link add up{number} type veth peer name far{number}\nlink set far{number} up\nlink set up{number} up\n"
+    ))
+}
+
+/// What may happen to routes and links, in the words of `ip`.
+fn change(random: &mut fastrand::Rng) -> String {
+    let link = format!("up{}", random.u8(0..3));
+    let prefix = random.choice(["default", "192.0.2.0/24", "192.0.2.1/32", "203.0.113.0/24", "198.18.9.0/24"]);
+    let prefix6 = random.choice(["default", "2001:db8::/32", "2001:db8:9::/48"]);
+    let metric = random.u8(0..2) * 10;
+    let deed = random.choice(["add", "append", "replace", "del", "prepend", "del", "replace"]).unwrap_or("del");
+    match random.u8(0..10) {
+        0..5 => format!("route {deed} {} dev {link} metric {metric}", prefix.unwrap_or("default")),
+        5 => format!("route {deed} {} metric {metric} nexthop dev up0 nexthop dev {link}", prefix.unwrap_or("default")),
+        6..8 => format!("-6 route {deed} {} dev {link} metric {}", prefix6.unwrap_or("default"), metric + 1),
+        8 => format!("link set {link} {}", if random.bool() { "up" } else { "down" }),
+        _ => format!("addr {} 198.18.0.{}/24 dev {link}", if random.bool() { "add" } else { "del" }, random.u8(1..4)),
+    }
+}
+
+#[test]
+fn routes_noted_one_by_one_are_those_that_the_kernel_lists() -> Result<()> {
+    chance(|random| {
+        let namespace = Namespace::new("routes")?;
+        for number in 0..3 {
+            add_link(&namespace, number)?;
+        }
+        let servers = watch::Sender::new(vec!["192.0.2.1".parse()?, "2001:db8::1".parse()?]);
+        let changes: Vec<Vec<String>> =
+            (0..60).map(|_| (0..random.u8(1..6)).map(|_| change(random)).collect()).collect();
+        namespace.block_on(async {
+            let servers = servers.subscribe();
+            let mut followed = agent::link::watch(servers.clone()).await?;
+            let mut most = 0;
+            for burst in &changes {
+                for line in burst {
+                    // Not everything that chance asks for is possible.
+                    let _ = namespace.ip(line);
+                }
+                let deadline = Deadline::after(SOON);
+                loop {
+                    let fresh = seen_afresh(&servers).await?;
+                    let known = followed.borrow_and_update().clone();
+                    if known.are_alike(&fresh) {
+                        most = most.max(known.routes.len());
+                        break;
+                    }
+                    ensure!(!deadline.passed(), "{burst:?}: {known:?}, not {fresh:?}");
+                    // What is noted is told; what is not is waited for until the deadline.
+                    let _ = tokio::time::timeout(Duration::from_millis(20), followed.changed()).await;
+                }
+            }
+            ensure!(most > 2, "{most} routes at the most: nothing was tried");
+            Ok(())
+        })?
+    })
+}
+
+#[test]
+fn a_server_that_moves_is_looked_for_in_all_routes() -> Result<()> {
+    let namespace = Namespace::new("moves")?;
+    add_link(&namespace, 0)?;
+    namespace.ip("route add 203.0.113.0/24 dev up0")?;
+    let servers = watch::Sender::new(vec!["192.0.2.1".parse()?]);
+    namespace.block_on(async {
+        let mut followed = agent::link::watch(servers.subscribe()).await?;
+        ensure!(followed.borrow().routes.is_empty(), "{:?}", followed.borrow().routes);
+        servers.send_replace(vec!["203.0.113.7".parse()?]);
+        tokio::time::timeout(SOON, followed.changed()).await??;
+        ensure!(followed.borrow().routes.len() == 1, "{:?}", followed.borrow().routes);
         Ok(())
     })?
 }

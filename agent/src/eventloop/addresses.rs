@@ -86,6 +86,8 @@ impl Agent {
             let text = serde_json::to_string(&remembered).context("writing the server's addresses")?;
             self.ledger.set_setting(ADDRESSES, &text)?;
         }
+        let servers: Vec<IpAddr> = list.servers.iter().map(SocketAddr::ip).collect();
+        self.servers.send_if_modified(|before| std::mem::replace(before, servers.clone()) != servers);
         self.allow = list;
         for station in &mut self.stations {
             if let Some(datapath) = &mut station.datapath {

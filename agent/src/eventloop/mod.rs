@@ -16,6 +16,7 @@ mod takeover;
 mod unmetered;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,6 +96,8 @@ pub struct Agent {
     reporter: Arc<Reporter>,
     login: Login,
     links: watch::Receiver<Links>,
+    /// The server's addresses: routes to them are kept among the links.
+    servers: watch::Sender<Vec<IpAddr>>,
     /// The links as they were when the connections to the server were last looked at.
     known_links: Links,
     stations: Vec<Station>,
@@ -167,6 +170,7 @@ impl Agent {
         let http = Http::new(HttpSettings::from(&config.server), clock.clone())?;
         let charged = Charged::recall(nf_name, &ledger)?;
         let unmetered = UnmeteredBook::recall(&ledger)?;
+        let servers = watch::Sender::new(Vec::new());
         let mut agent = Self {
             boot,
             ledger,
@@ -175,7 +179,8 @@ impl Agent {
             reporter: Arc::new(Reporter::new(http.clone(), nf_name)),
             http,
             clock,
-            links: link::watch().await?,
+            links: link::watch(servers.subscribe()).await?,
+            servers,
             known_links: Links::default(),
             stations: Vec::new(),
             pin_root_claim: None,

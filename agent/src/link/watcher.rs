@@ -1,105 +1,75 @@
-//! Follows netlink: a notification leads to reading all links and routes anew, or tells of a filter; a connection that ends is opened again.
+//! Follows netlink: what a notification does not tell for certain is read anew; a connection that ends is opened again.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use futures::channel::mpsc::UnboundedReceiver;
 use futures::{FutureExt, StreamExt};
-use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::RcvBufForce;
+use rtnetlink::packet_core::{
+    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
-use rtnetlink::sys::SocketAddr;
+use rtnetlink::sys::{AsyncSocket, SocketAddr};
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder, new_connection, new_multicast_connection};
 use tokio::sync::watch;
 
-use super::routes::routes_out;
+use super::routes::{RoutesKept, Upkeep, Word};
 use super::{Framing, Link, Links};
 
 /// After a failure the links are read anew after this long.
 const AGAIN: Duration = Duration::from_secs(1);
 /// A list that changed while it was read is read again at once, so many times.
 const READINGS: u32 = 10;
+/// Notifications may wait in so many octets of the kernel: a router that learns a full table sends them in bursts.
+const BACKLOG: usize = 2 << 20;
 
 /// Begins to watch the links of this namespace. The receiver holds the present state from the start and is told of every
-/// change until it is dropped.
+/// change until it is dropped. `servers` tells the addresses to which the ways are wanted: other routes are not kept.
 ///
-/// A burst, or notifications that the kernel had to drop (`ENOBUFS`), are met by reading everything anew; a connection that
-/// ends is opened anew. Neither ends the watch.
-pub async fn watch() -> Result<watch::Receiver<Links>> {
+/// A route that changes is taken from its notification, a filter is only told of. Links, what is not certain by a notification alone, and notifications that
+/// the kernel had to drop (`ENOBUFS`) are met by reading anew; a connection that ends is opened anew. None of it ends the watch.
+pub async fn watch(mut servers: watch::Receiver<Vec<IpAddr>>) -> Result<watch::Receiver<Links>> {
     let source = Source::open()?;
-    let (sender, receiver) = watch::channel(source.read().await?);
-    tokio::spawn(follow(source, sender));
+    let present = source.read(&mut servers).await?;
+    let (sender, receiver) = watch::channel(present.shown());
+    tokio::spawn(follow(source, present, servers, sender));
     Ok(receiver)
 }
 
-/// Goes on until nobody listens any more.
-async fn follow(mut source: Source, sender: watch::Sender<Links>) {
-    loop {
-        let news = tokio::select! {
-            () = sender.closed() => return,
-            news = source.changed() => news,
-        };
-        let before = sender.borrow().clone();
-        let read = match news {
-            Some(News { links: true, .. }) => source.read().await,
-            Some(News { links: false, .. }) => Ok(before.clone()),
-            None => Err(anyhow::anyhow!("the netlink connection has ended")),
-        };
-        let links = match read {
-            Ok(links) => links,
-            Err(error) => {
-                tracing::warn!("links could not be read, the netlink connection is made anew: {error:#}");
-                let Some((anew, links)) = reopen(&sender).await else { return };
-                source = anew;
-                links
-            }
-        };
-        let filters_changed = news.is_none_or(|news| news.filters);
-        let links = Links { filter_changes: before.filter_changes + u64::from(filters_changed), ..links };
-        sender.send_if_modified(|present| {
-            let changed = *present != links;
-            *present = links;
-            changed
-        });
+/// What is known of links and routes.
+struct Present {
+    by_index: BTreeMap<u32, Link>,
+    routes: RoutesKept,
+    /// See [`Links::filter_changes`].
+    filter_changes: u64,
+}
+
+impl Present {
+    fn shown(&self) -> Links {
+        let Self { by_index, routes, filter_changes } = self;
+        Links { by_index: by_index.clone(), routes: routes.sorted(), filter_changes: *filter_changes }
     }
-}
 
-/// Makes a new connection and reads the links over it, as often as it takes; `None` once nobody listens any more.
-async fn reopen(sender: &watch::Sender<Links>) -> Option<(Source, Links)> {
-    while !sender.is_closed() {
-        let read = async {
-            let source = Source::open()?;
-            let links = source.read().await?;
-            Ok::<_, anyhow::Error>((source, links))
-        };
-        match read.await {
-            Ok(opened) => return Some(opened),
-            Err(error) => tracing::warn!(again = ?AGAIN, "links cannot be read: {error:#}"),
-        }
-        tokio::time::sleep(AGAIN).await;
-    }
-    None
-}
-
-/// What has changed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct News {
-    /// Links or routes.
-    links: bool,
-    /// Filters or queueing disciplines.
-    filters: bool,
-}
-
-impl News {
-    fn note(&mut self, message: &NetlinkMessage<RouteNetlinkMessage>) {
-        let NetlinkPayload::InnerMessage(message) = &message.payload else {
+    /// Notes a notification and answers with what it calls for.
+    fn note(&mut self, notification: NetlinkMessage<RouteNetlinkMessage>) -> Upkeep {
+        let replaces = notification.header.flags & NLM_F_REPLACE != 0;
+        let NetlinkPayload::InnerMessage(message) = notification.payload else {
             // Some were dropped: anything may have happened.
-            *self = Self { links: true, filters: true };
-            return;
+            self.filter_changes += 1;
+            return Upkeep::All;
         };
         match message {
+            RouteNetlinkMessage::NewRoute(route) => {
+                self.routes.note(if replaces { Word::Replaced } else { Word::Made }, &route)
+            }
+            RouteNetlinkMessage::DelRoute(route) => self.routes.note(Word::Gone, &route),
+            RouteNetlinkMessage::NewLink(_) | RouteNetlinkMessage::DelLink(_) => Upkeep::Links,
             RouteNetlinkMessage::NewTrafficFilter(_)
             | RouteNetlinkMessage::DelTrafficFilter(_)
             | RouteNetlinkMessage::NewTrafficChain(_)
@@ -109,10 +79,76 @@ impl News {
             | RouteNetlinkMessage::NewTrafficAction(_)
             | RouteNetlinkMessage::DelTrafficAction(_)
             | RouteNetlinkMessage::NewQueueDiscipline(_)
-            | RouteNetlinkMessage::DelQueueDiscipline(_) => self.filters = true,
-            _ => self.links = true,
+            | RouteNetlinkMessage::DelQueueDiscipline(_) => {
+                self.filter_changes += 1;
+                Upkeep::Noted
+            }
+            _ => Upkeep::All,
         }
     }
+
+    /// Tells whether the kernel may have taken routes away since these links were read: it says nothing of those whose link went down,
+    /// went away, or joined another.
+    fn may_have_lost_routes(&self, before: &BTreeMap<u32, Link>) -> bool {
+        let stays = |(index, link): (&u32, &Link)| {
+            self.by_index.get(index).is_some_and(|now| (now.up, now.master) == (link.up, link.master))
+        };
+        let is_up = |index: u32| self.by_index.get(&index).is_some_and(|link| link.up);
+        !before.iter().all(stays) || self.routes.leads_elsewhere(is_up)
+    }
+}
+
+/// Goes on until nobody listens any more.
+async fn follow(
+    mut source: Source,
+    mut present: Present,
+    mut servers: watch::Receiver<Vec<IpAddr>>,
+    sender: watch::Sender<Links>,
+) {
+    loop {
+        let upkeep = tokio::select! {
+            () = sender.closed() => return,
+            upkeep = source.changed(&mut present) => upkeep,
+            Ok(()) = servers.changed() => Ok(Upkeep::All),
+        };
+        let kept = match upkeep {
+            Ok(Upkeep::Nothing) => continue,
+            Ok(upkeep) => source.keep_up(&mut present, upkeep, &mut servers).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = kept {
+            tracing::warn!("links could not be read, the netlink connection is made anew: {error:#}");
+            let filter_changes = present.filter_changes + 1;
+            let Some((anew, read)) = reopen(&sender, &mut servers).await else { return };
+            (source, present) = (anew, Present { filter_changes, ..read });
+        }
+        let links = present.shown();
+        sender.send_if_modified(|shown| {
+            let changed = *shown != links;
+            *shown = links;
+            changed
+        });
+    }
+}
+
+/// Makes a new connection and reads the links over it, as often as it takes; `None` once nobody listens any more.
+async fn reopen(
+    sender: &watch::Sender<Links>,
+    servers: &mut watch::Receiver<Vec<IpAddr>>,
+) -> Option<(Source, Present)> {
+    while !sender.is_closed() {
+        let read = async {
+            let source = Source::open()?;
+            let present = source.read(servers).await?;
+            Ok::<_, anyhow::Error>((source, present))
+        };
+        match read.await {
+            Ok(opened) => return Some(opened),
+            Err(error) => tracing::warn!(again = ?AGAIN, "links cannot be read: {error:#}"),
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+    None
 }
 
 /// Two netlink sockets: one is told of changes, the other asks. So a burst of notifications cannot crowd out answers, and
@@ -126,8 +162,10 @@ struct Source {
 impl Source {
     fn open() -> Result<Self> {
         let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route, MulticastGroup::Tc];
-        let (listener, _, notifications) =
+        let (mut listener, _, notifications) =
             new_multicast_connection(&groups).context("opening a netlink socket for links, routes and filters")?;
+        // Without the right to more room there are drops, which are noticed.
+        let _ = setsockopt(listener.socket_mut().socket_ref(), RcvBufForce, &BACKLOG);
         let (mut asker, handle, _) = new_connection().context("opening a netlink socket to ask for links")?;
         // Without its last message a list that was cut off would look complete.
         asker.set_forward_done(true);
@@ -135,63 +173,106 @@ impl Source {
         Ok(Self { handle, notifications, listener: tokio::spawn(listener) })
     }
 
-    /// Waits for the next notification, and takes those that came with it; `None` when there will be none any more.
+    /// Waits for the next notification, notes it and those that came with it, and answers with what they call for; fails when there
+    /// will be none any more.
     ///
     /// Dropped notifications are one as well: netlink-proto tells of them by a message of its own (`NLMSG_OVERRUN`), after it has
     /// emptied the socket.
-    async fn changed(&mut self) -> Option<News> {
-        let mut news = News::default();
-        news.note(&self.notifications.next().await?.0);
-        while let Some(Some((message, _))) = self.notifications.next().now_or_never() {
-            news.note(&message);
+    async fn changed(&mut self, present: &mut Present) -> Result<Upkeep> {
+        let (first, _) = self.notifications.next().await.context("the netlink connection has ended")?;
+        let mut upkeep = present.note(first);
+        while let Some(Some((notification, _))) = self.notifications.next().now_or_never() {
+            upkeep = upkeep.max(present.note(notification));
         }
-        Some(news)
+        Ok(upkeep)
     }
 
-    async fn read(&self) -> Result<Links> {
-        let mut links = Links::default();
-        for message in self.list(RouteNetlinkMessage::GetLink(LinkMessage::default())).await.context("reading links")? {
-            if let RouteNetlinkMessage::NewLink(message) = message
-                && let Some((index, link)) = link(&message)
-            {
-                links.by_index.insert(index, link);
-            }
-        }
-        let families = [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()];
-        let mut routes = Vec::new();
-        for family in families {
-            for message in self.list(RouteNetlinkMessage::GetRoute(family)).await.context("reading routes")? {
-                if let RouteNetlinkMessage::NewRoute(message) = message {
-                    routes.extend(routes_out(&message));
+    /// Reads anew what has to be.
+    async fn keep_up(
+        &self,
+        present: &mut Present,
+        upkeep: Upkeep,
+        servers: &mut watch::Receiver<Vec<IpAddr>>,
+    ) -> Result<()> {
+        match upkeep {
+            Upkeep::Nothing | Upkeep::Noted => {}
+            Upkeep::Links => {
+                let before = std::mem::replace(&mut present.by_index, self.read_links().await?);
+                if present.may_have_lost_routes(&before) {
+                    present.routes = self.read_routes(servers).await?;
                 }
             }
+            Upkeep::All => {
+                (present.by_index, present.routes) = (self.read_links().await?, self.read_routes(servers).await?);
+            }
         }
-        links.routes = routes.into();
+        Ok(())
+    }
+
+    async fn read(&self, servers: &mut watch::Receiver<Vec<IpAddr>>) -> Result<Present> {
+        let (by_index, routes) = (self.read_links().await?, self.read_routes(servers).await?);
+        Ok(Present { by_index, routes, filter_changes: 0 })
+    }
+
+    async fn read_links(&self) -> Result<BTreeMap<u32, Link>> {
+        let question = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let mut links = BTreeMap::new();
+        let take = |links: &mut BTreeMap<u32, Link>, message| {
+            if let RouteNetlinkMessage::NewLink(message) = message {
+                links.extend(link(&message));
+            }
+        };
+        self.list(question, &mut links, take).await.context("reading links")?;
         Ok(links)
     }
 
-    /// The whole list that a question asks for: complete, and of one moment, or an error.
-    async fn list(&self, question: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>> {
+    /// Each route is looked at as it comes: a list of all would not fit into a small gateway.
+    async fn read_routes(&self, servers: &mut watch::Receiver<Vec<IpAddr>>) -> Result<RoutesKept> {
+        let mut routes = RoutesKept::new(servers.borrow_and_update().clone());
+        let take = |routes: &mut RoutesKept, message| {
+            if let RouteNetlinkMessage::NewRoute(message) = message {
+                routes.take(&message);
+            }
+        };
+        for family in [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()] {
+            let question = RouteNetlinkMessage::GetRoute(family);
+            self.list(question, &mut routes, take).await.context("reading routes")?;
+        }
+        Ok(routes)
+    }
+
+    /// Adds what a question asks for to what is there already: complete, and of one moment, or an error.
+    async fn list<T: Clone>(
+        &self,
+        question: RouteNetlinkMessage,
+        taken: &mut T,
+        take: impl Fn(&mut T, RouteNetlinkMessage),
+    ) -> Result<()> {
         for _ in 0..READINGS {
-            if let Some(list) = self.list_once(question.clone()).await? {
-                return Ok(list);
+            let mut now = taken.clone();
+            if self.list_once(question.clone(), |message| take(&mut now, message)).await? {
+                *taken = now;
+                return Ok(());
             }
         }
         bail!("the list changed each of the {READINGS} times it was read")
     }
 
-    /// `None` when the list changed while the kernel wrote it (`NLM_F_DUMP_INTR`): something may be missing from it.
-    async fn list_once(&self, question: RouteNetlinkMessage) -> Result<Option<Vec<RouteNetlinkMessage>>> {
+    /// False when the list changed while the kernel wrote it (`NLM_F_DUMP_INTR`): something may be missing from it.
+    async fn list_once(
+        &self,
+        question: RouteNetlinkMessage,
+        mut take: impl FnMut(RouteNetlinkMessage),
+    ) -> Result<bool> {
         let mut message = NetlinkMessage::from(question);
         message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
         let mut answers = self.handle.clone().request(message)?;
-        let mut list = Vec::new();
         let mut torn = false;
         while let Some(answer) = answers.next().await {
             torn |= answer.header.flags & NLM_F_DUMP_INTR != 0;
             match answer.payload {
-                NetlinkPayload::InnerMessage(message) => list.push(message),
-                NetlinkPayload::Done(_) => return Ok((!torn).then_some(list)),
+                NetlinkPayload::InnerMessage(message) => take(message),
+                NetlinkPayload::Done(_) => return Ok(!torn),
                 NetlinkPayload::Error(error) => bail!("the kernel answered: {error}"),
                 NetlinkPayload::Noop | NetlinkPayload::Overrun(_) => {}
                 _ => bail!("an answer that netlink does not know"),
@@ -261,12 +342,18 @@ fn channels(name: &str, index: u32) -> Vec<String> {
 mod tests {
     use super::*;
 
+    /// No server's address is known.
+    fn nobody() -> watch::Receiver<Vec<IpAddr>> {
+        watch::channel(Vec::new()).1
+    }
+
     #[tokio::test]
     async fn a_netlink_connection_that_ends_is_made_anew_and_the_links_are_read_again() {
         let source = Source::open().unwrap();
         source.listener.abort();
         let (sender, mut receiver) = watch::channel(Links::default());
-        let following = tokio::spawn(follow(source, sender));
+        let nothing = Present { by_index: BTreeMap::new(), routes: RoutesKept::default(), filter_changes: 0 };
+        let following = tokio::spawn(follow(source, nothing, nobody(), sender));
         receiver.changed().await.unwrap();
         assert!(receiver.borrow().named("lo").is_some());
         assert!(!following.is_finished());
@@ -277,11 +364,11 @@ mod tests {
     #[tokio::test]
     async fn a_list_that_is_cut_off_is_not_taken_for_the_whole() {
         let source = Source::open().unwrap();
-        assert!(source.read().await.unwrap().named("lo").is_some());
+        assert!(source.read(&mut nobody()).await.unwrap().shown().named("lo").is_some());
         let (connection, handle, _) = new_connection().unwrap();
         drop(connection);
         let mut cut = Source::open().unwrap();
         cut.handle = handle;
-        assert!(cut.read().await.is_err());
+        assert!(cut.read(&mut nobody()).await.is_err());
     }
 }
