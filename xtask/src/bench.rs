@@ -34,6 +34,10 @@ enum Bench {
     Drain,
     /// How exactly a throttled link keeps its rate: rates, protocols, directions and distances
     Throttle,
+    /// Goodput of a governed link over an ungoverned one, near the server and far from it
+    Renewal,
+    /// What the agent itself costs: time, memory, wake-ups, syncs, size, start
+    Agent,
     /// Tables and chart of the figures that there are
     Report,
 }
@@ -44,6 +48,8 @@ impl Bench {
             Self::Datapath => "datapath",
             Self::Drain => "drain",
             Self::Throttle => "throttle",
+            Self::Renewal => "renewal",
+            Self::Agent => "agent",
             Self::Report => "report",
         }
     }

@@ -5,6 +5,8 @@ pub mod datapath;
 pub mod drain;
 pub mod figure;
 pub mod machine;
+pub mod own_cost;
+pub mod renewal;
 pub mod report;
 pub mod throttle;
 
@@ -43,6 +45,10 @@ pub enum What {
     Drain(drain::Options),
     /// How exactly a throttled link keeps its rate: rates, protocols, directions and distances
     Throttle(throttle::Options),
+    /// Goodput of a governed link over an ungoverned one, near the server and far from it
+    Renewal(renewal::Options),
+    /// What the agent itself costs: time, memory, wake-ups, syncs, size, start
+    Agent(own_cost::Options),
     /// Tables and chart of the figures that there are
     Report,
 }
@@ -54,6 +60,8 @@ pub fn run(options: &Options) -> Result<()> {
         What::Datapath(arguments) => ("datapath", &|| datapath::measure(arguments)),
         What::Drain(arguments) => ("drain", &|| drain::measure(arguments)),
         What::Throttle(arguments) => ("throttle", &|| throttle::measure(arguments)),
+        What::Renewal(arguments) => ("renewal", &|| renewal::measure(arguments)),
+        What::Agent(arguments) => ("agent", &|| own_cost::measure(arguments)),
         What::Report => return show_report(options),
     };
     netns::require_root()?;

@@ -57,6 +57,12 @@ impl Transfer {
         Self { direction, octets: None, rate: Some(rate), segment: None, control: None, limit: Duration::from_mins(10) }
     }
 
+    /// The same as fast as it goes.
+    #[must_use]
+    pub const fn unpaced(self) -> Self {
+        Self { rate: None, ..self }
+    }
+
     /// The same with this largest segment.
     #[must_use]
     pub const fn with_segment(self, segment: u16) -> Self {
