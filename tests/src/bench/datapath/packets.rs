@@ -1,10 +1,11 @@
 //! The programs by themselves: nanoseconds a packet over a program that does nothing, and how many instructions they are.
 
 use std::collections::BTreeMap;
+use std::thread;
 
 use agent::datapath::Counting;
 use agent_common::{AllowKey, FAMILY_V4, Gate, LINK_ETHERNET, LINK_RAW_IP, MODE_THROTTLE};
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use serde_json::json;
 
 use crate::bench::{Figure, Measured};
@@ -46,6 +47,12 @@ struct Case {
 
 /// Measures every case so often, in turn, with so many packets each time.
 pub(super) fn measure(rounds: u32, packets: u32) -> Result<Measured> {
+    // On a thread of its own: who starts threads on one processor has them all there.
+    let measuring = thread::spawn(move || in_turn(rounds, packets));
+    measuring.join().map_err(|_| anyhow!("the measuring thread panicked"))?
+}
+
+fn in_turn(rounds: u32, packets: u32) -> Result<Measured> {
     pin_to(*processors()?.last().context("a processor")?)?;
     let cases = cases()?;
     let mut samples: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
