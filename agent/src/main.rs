@@ -13,7 +13,9 @@ use agent::datapath::{LoadSpec, load_and_pin};
 use agent::drill;
 use agent::eventloop::{self, OnStop};
 use anyhow::{Context, Result};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 fn main() -> ExitCode {
     let command = match args::parse(std::env::args_os()) {
@@ -98,18 +100,20 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")
 }
 
-/// Logs go to standard error: for people on a terminal, as JSON on demand. `RUST_LOG` changes what is shown.
+/// Logs go to standard error: for people on a terminal, as JSON on demand. `RUST_LOG` changes what is shown: a level, or
+/// `target=level` with commas between. (The filter that knows spans and fields as well carries half a megabyte of regular expressions.)
 fn begin_logging(json: bool) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let asked = std::env::var("RUST_LOG").ok().and_then(|words| words.parse::<Targets>().ok());
+    let filter = asked.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
+    let subscriber = tracing_subscriber::registry().with(filter);
     if json {
-        subscriber.json().init();
+        subscriber.with(lines.json()).init();
     } else {
-        subscriber.init();
+        subscriber.with(lines).init();
     }
 }
 
