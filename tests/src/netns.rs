@@ -174,7 +174,7 @@ fn enter_child(file: &File, parent: Pid) -> std::io::Result<()> {
 }
 
 /// Runs `ip` or `tc` with a script on its standard input; an error holds what it complained of.
-fn run(program: &str, args: &[&str], script: &str) -> Result<String> {
+pub(crate) fn run(program: &str, args: &[&str], script: &str) -> Result<String> {
     let what = || format!("{program} {} {script}", args.join(" "));
     let mut child = Command::new(program)
         .args(args)

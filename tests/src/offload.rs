@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd as _;
 use anyhow::{Context as _, Result, ensure};
 use socket2::{Domain, Type};
 
-use crate::netns::Namespace;
+use crate::netns::{Namespace, run};
 
 // linux/ethtool.h
 const ETHTOOL_GSTRINGS: u32 = 0x1b;
@@ -26,7 +26,14 @@ pub enum Switch {
 }
 
 /// The features by which a device takes super-packets to segment.
-const SEGMENTATION: [&str; 7] = [
+const SEGMENTATION: [&str; 14] = [
+    "tx-gre-segmentation",
+    "tx-gre-csum-segmentation",
+    "tx-ipxip4-segmentation",
+    "tx-ipxip6-segmentation",
+    "tx-udp_tnl-segmentation",
+    "tx-udp_tnl-csum-segmentation",
+    "tx-sctp-segmentation",
     "tx-tcp-segmentation",
     "tx-tcp-ecn-segmentation",
     "tx-tcp-mangleid-segmentation",
@@ -44,6 +51,22 @@ pub fn set_segmentation(namespace: &Namespace, interface: &str, switch: Switch) 
 /// Switches the merging of received packets (on veth this also turns on its NAPI).
 pub fn set_gro(namespace: &Namespace, interface: &str, switch: Switch) -> Result<()> {
     set(namespace, interface, &["rx-gro"], switch)
+}
+
+/// Switches the merging of received datagrams that are forwarded.
+pub fn set_udp_gro(namespace: &Namespace, interface: &str, switch: Switch) -> Result<()> {
+    set(namespace, interface, &["rx-udp-gro-forwarding"], switch)
+}
+
+/// How long received packets wait for others that they can be merged with, in nanoseconds. Without this a packet that was sent by itself
+/// is received by itself: a virtual device has no interrupts to wait for.
+const GRO_FLUSH: u32 = 2_000_000;
+
+/// Lets the merging of received packets wait for what comes within [`GRO_FLUSH`].
+pub fn hold_gro(namespace: &Namespace, interface: &str) -> Result<()> {
+    // `ip netns exec` mounts the /sys of the namespace.
+    let script = format!("echo {GRO_FLUSH} > /sys/class/net/{interface}/gro_flush_timeout");
+    run("ip", &["netns", "exec", namespace.name(), "sh", "-c", &script], "").map(drop)
 }
 
 /// Switches the named features (the names that `ethtool -k` knows) and makes sure that they are so now.

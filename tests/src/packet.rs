@@ -30,6 +30,8 @@ pub const IPIP: u8 = 4;
 pub const IPV6_IN_IP: u8 = 41;
 /// Protocol number of GRE.
 pub const GRE: u8 = 47;
+/// Protocol number of ICMP.
+pub const ICMP: u8 = 1;
 /// Protocol number of `ICMPv6`.
 pub const ICMPV6: u8 = 58;
 
@@ -187,4 +189,46 @@ pub fn udp_with(source: u16, destination: u16, payload: &[u8]) -> Vec<u8> {
     let mut datagram = udp(source, destination, payload.len());
     datagram[8..].copy_from_slice(payload);
     datagram
+}
+
+/// The same packet with the checksums that belong into its IPv4 header and its TCP or UDP header. (What a tunnel carries has its
+/// own before it is put in.)
+#[must_use]
+pub fn sealed(mut packet: Vec<u8>) -> Vec<u8> {
+    let length = packet.len();
+    let (protocol, at, addresses, is_fragment) = if packet[0] >> 4 == 4 {
+        let header = usize::from(packet[0] & 15) * 4;
+        let sum = checksum(&packet[..header], 0);
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        (packet[9], header, 12..20, u16::from_be_bytes([packet[6], packet[7]]) & 0x3fff != 0)
+    } else {
+        let (mut next, mut at) = (packet[6], 40);
+        while matches!(next, 0 | 60) {
+            (next, at) = (packet[at], at + 8 * (usize::from(packet[at + 1]) + 1));
+        }
+        (next, at, 8..40, false)
+    };
+    let field = match protocol {
+        TCP => at + 16,
+        UDP => at + 6,
+        _ => return packet,
+    };
+    if is_fragment {
+        return packet;
+    }
+    let pseudo =
+        u32::from(!checksum(&packet[addresses], 0)) + u32::from(protocol) + u32::try_from(length - at).unwrap();
+    let sum = checksum(&packet[at..], pseudo);
+    packet[field..field + 2].copy_from_slice(&sum.to_be_bytes());
+    packet
+}
+
+/// RFC 1071, begun with the sum of what is not in `octets`.
+fn checksum(octets: &[u8], begun: u32) -> u16 {
+    let words = octets.chunks(2).map(|pair| u32::from(pair[0]) << 8 | pair.get(1).copied().map_or(0, u32::from));
+    let mut sum = words.sum::<u32>() + begun;
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !u16::try_from(sum).unwrap()
 }

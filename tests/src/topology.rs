@@ -48,7 +48,7 @@ pub struct Layout {
     pub uplinks: Vec<Medium>,
     /// Offloads of both ends of an uplink. Off, as it must be for exact captures: the kernel segments after the TC hook.
     pub segmentation: Switch,
-    /// Whether the gateway merges what it receives on its uplinks (veth only).
+    /// Whether the gateway merges what it receives on its uplinks.
     pub gro: Switch,
     /// Octets of the longest IP packet on an uplink, 1280 to 1500.
     pub mtu: u16,
@@ -166,8 +166,8 @@ impl Topology {
                 set_offloads(near, far, segmentation, gro)?;
             }
             Medium::RawIp => {
-                uplink.pump =
-                    Some(Pump::join((&self.gateway, &uplink.near), (&self.internet, &uplink.far)).context("pump")?);
+                let (near, far) = ((&self.gateway, uplink.near.as_str()), (&self.internet, uplink.far.as_str()));
+                uplink.pump = Some(Pump::join(near, far, gro).context("pump")?);
             }
         }
         let uplink = self.uplink(index)?;

@@ -16,7 +16,7 @@ use nix::sys::time::TimeSpec;
 
 use crate::clock::now;
 use crate::netns::Namespace;
-use crate::offload::interface_request;
+use crate::offload::{Switch, interface_request};
 use crate::{Count, Direction};
 
 /// How long the pump waits for a packet before it looks whether it shall stop.
@@ -48,15 +48,19 @@ struct Counter {
 }
 
 impl Pump {
-    /// Makes the TUN device `near.1` in `near.0` and `far.1` in `far.0` (both raw IP, link type 65534) and joins them.
-    pub fn join(near: (&Namespace, &str), far: (&Namespace, &str)) -> Result<Self> {
-        Self::join_at_a_distance(near, far, Duration::ZERO)
+    /// Makes the TUN device `near.1` in `near.0` and `far.1` in `far.0` (both raw IP, link type 65534) and joins them. With `gro` the
+    /// near one merges what it receives.
+    pub fn join(near: (&Namespace, &str), far: (&Namespace, &str), gro: Switch) -> Result<Self> {
+        Self::between(open(near.0, near.1, gro)?, open(far.0, far.1, Switch::Off)?, Duration::ZERO)
     }
 
-    /// The same with so much time between the two: every packet is on its way for that long, either way, and none is lost.
+    /// The same, without merging, with so much time between the two: every packet is on its way for that long, either way, and none is
+    /// lost.
     pub fn join_at_a_distance(near: (&Namespace, &str), far: (&Namespace, &str), distance: Duration) -> Result<Self> {
-        let mut near = open(near.0, near.1)?;
-        let mut far = open(far.0, far.1)?;
+        Self::between(open(near.0, near.1, Switch::Off)?, open(far.0, far.1, Switch::Off)?, distance)
+    }
+
+    fn between(mut near: File, mut far: File, distance: Duration) -> Result<Self> {
         let asked = near.try_clone().context("the device once more")?;
         let (carried, stop) = (Arc::new(Carried::default()), Arc::new(AtomicBool::new(false)));
         let (counts, stopped) = (Arc::clone(&carried), Arc::clone(&stop));
@@ -102,7 +106,7 @@ impl Drop for Pump {
     }
 }
 
-fn open(namespace: &Namespace, name: &str) -> Result<File> {
+fn open(namespace: &Namespace, name: &str, gro: Switch) -> Result<File> {
     namespace.run_in(|| -> Result<File> {
         let file = OpenOptions::new()
             .read(true)
@@ -111,7 +115,8 @@ fn open(namespace: &Namespace, name: &str) -> Result<File> {
             .open("/dev/net/tun")
             .context("open /dev/net/tun")?;
         let mut request = interface_request(name)?;
-        request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_TUN | libc::IFF_NO_PI)?;
+        let napi = if gro == Switch::On { libc::IFF_NAPI } else { 0 };
+        request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_TUN | libc::IFF_NO_PI | napi)?;
         // SAFETY: TUNSETIFF reads and writes one ifreq, which lives on this stack.
         let answer = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
         ensure!(answer == 0, "make TUN device {name}: {}", std::io::Error::last_os_error());

@@ -194,7 +194,7 @@ impl Capture {
     }
 
     /// As `quiet`, with another measure of silence.
-    pub(crate) fn quiet_for(&self, silence: Duration) -> Result<Totals> {
+    pub fn quiet_for(&self, silence: Duration) -> Result<Totals> {
         let seen = |totals: &Totals| (totals.ip(Direction::Uplink), totals.ip(Direction::Downlink), totals.not_ip);
         let mut last = seen(&self.so_far());
         let mut since = Deadline::after(silence);

@@ -12,6 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::frame::LinkLayer;
 use crate::netns::Namespace;
 use crate::offload::interface_request;
+use crate::sockets::set_option;
 
 /// 64 blocks of 1 MiB: room for what arrives while this thread waits for a CPU.
 const BLOCK: usize = 1 << 20;
@@ -57,9 +58,9 @@ impl Ring {
         ensure!(socket >= 0, "packet socket: {}", std::io::Error::last_os_error());
         // SAFETY: the kernel has just given us this descriptor.
         let socket = unsafe { OwnedFd::from_raw_fd(socket) };
-        set(&socket, libc::SOL_PACKET, libc::PACKET_VERSION, &(libc::tpacket_versions::TPACKET_V3 as i32))?;
+        set_option(&socket, libc::SOL_PACKET, libc::PACKET_VERSION, &(libc::tpacket_versions::TPACKET_V3 as i32))?;
         keep_headers_only(&socket)?;
-        set(&socket, libc::SOL_PACKET, libc::PACKET_RX_RING, &request()?)?;
+        set_option(&socket, libc::SOL_PACKET, libc::PACKET_RX_RING, &request()?)?;
         let (access, length) = (libc::PROT_READ | libc::PROT_WRITE, BLOCK * BLOCKS);
         // SAFETY: a fresh mapping of the ring that the kernel has just made, of exactly its size.
         let memory =
@@ -227,7 +228,7 @@ fn request() -> Result<libc::tpacket_req3> {
 fn keep_headers_only(socket: &OwnedFd) -> Result<()> {
     let mut keep = libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: SNAP };
     let program = libc::sock_fprog { len: 1, filter: &raw mut keep };
-    set(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
+    set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
 }
 
 /// Begins to receive from this interface, all protocols, both ways.
@@ -241,14 +242,5 @@ fn bind(socket: &OwnedFd, index: u32) -> Result<()> {
     // SAFETY: the address lives across the call and has the length that is given.
     let answer = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) };
     ensure!(answer == 0, "bind the packet socket: {}", std::io::Error::last_os_error());
-    Ok(())
-}
-
-fn set<T>(socket: &OwnedFd, level: i32, option: i32, value: &T) -> Result<()> {
-    let length = libc::socklen_t::try_from(size_of::<T>())?;
-    // SAFETY: the kernel reads `length` octets from a live reference.
-    let answer =
-        unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, std::ptr::from_ref(value).cast(), length) };
-    ensure!(answer == 0, "socket option {level}/{option}: {}", std::io::Error::last_os_error());
     Ok(())
 }

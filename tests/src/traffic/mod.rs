@@ -14,12 +14,39 @@ pub use self::tcp::{TcpServer, Transfer};
 pub use self::udp::{Datagrams, udp};
 use crate::clock::{Deadline, now, pause};
 use crate::eventually::eventually;
+use crate::sockets::set_option;
 
 /// How long a socket call may block before the flow looks whether it shall stop.
 pub(crate) const TICK: Duration = Duration::from_millis(50);
 
 /// How long the two ends may take to end after they were told to.
 const ENDING: Duration = Duration::from_secs(5);
+
+/// What a sender puts into each packet beside the usual headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Extras {
+    /// Nothing.
+    #[default]
+    None,
+    /// IPv4: 8 octets of options. IPv6: 8 octets each of hop-by-hop and of destination options.
+    Options,
+}
+
+impl Extras {
+    fn set(self, socket: &socket2::Socket) -> Result<()> {
+        const NO_OPERATION: [u8; 8] = [1; 8];
+        /// The kernel puts the next header in front; `PadN` over the six octets that are left.
+        const PADDING: [u8; 8] = [0, 0, 1, 4, 0, 0, 0, 0];
+        if self == Self::None {
+            return Ok(());
+        }
+        if socket.domain()? == socket2::Domain::IPV4 {
+            return set_option(socket, libc::SOL_IP, libc::IP_OPTIONS, &NO_OPERATION);
+        }
+        set_option(socket, libc::SOL_IPV6, libc::IPV6_HOPOPTS, &PADDING)?;
+        set_option(socket, libc::SOL_IPV6, libc::IPV6_DSTOPTS, &PADDING)
+    }
+}
 
 /// What a flow has carried. Octets are the application's: no header counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

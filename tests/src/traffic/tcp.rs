@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Socket, Type};
 
-use super::{Flow, Pace, Report, Shared, TICK, is_timeout};
+use super::{Extras, Flow, Pace, Report, Shared, TICK, is_timeout};
 use crate::Direction;
 use crate::netns::Namespace;
 
@@ -33,6 +33,8 @@ pub struct Transfer {
     pub segment: Option<u16>,
     /// Congestion control of the end that sends, by the kernel's name for it; none for the kernel's own choice.
     pub control: Option<&'static str>,
+    /// What else is in the headers of the client's packets.
+    pub extras: Extras,
     /// After this time it fails.
     pub limit: Duration,
 }
@@ -47,6 +49,7 @@ impl Transfer {
             rate: None,
             segment: None,
             control: None,
+            extras: Extras::None,
             limit: Duration::from_mins(1),
         }
     }
@@ -54,7 +57,15 @@ impl Transfer {
     /// Until it is stopped, at so many octets per second, for at most ten minutes.
     #[must_use]
     pub const fn endless(direction: Direction, rate: u64) -> Self {
-        Self { direction, octets: None, rate: Some(rate), segment: None, control: None, limit: Duration::from_mins(10) }
+        Self {
+            direction,
+            octets: None,
+            rate: Some(rate),
+            segment: None,
+            control: None,
+            extras: Extras::None,
+            limit: Duration::from_mins(10),
+        }
     }
 
     /// The same as fast as it goes.
@@ -117,6 +128,7 @@ impl TcpServer {
         if let Some(segment) = transfer.segment {
             socket.set_tcp_mss(segment.into()).context("set the segment size")?;
         }
+        transfer.extras.set(&socket)?;
         let shared = Shared::new(transfer.limit);
         let id = self.flows.next.fetch_add(1, Ordering::SeqCst);
         self.flows.expect(id, &shared, transfer);

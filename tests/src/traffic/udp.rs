@@ -2,7 +2,6 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,9 +9,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use socket2::{Domain, Type};
 
-use super::{Flow, Pace, Shared, TICK, is_timeout};
+use super::{Extras, Flow, Pace, Shared, TICK, is_timeout};
 use crate::clock::Deadline;
 use crate::netns::Namespace;
+use crate::sockets::set_option;
 
 /// Received datagrams may wait in so many octets until their thread has the CPU.
 const BUFFER: i32 = 16 << 20;
@@ -31,6 +31,8 @@ pub struct Datagrams {
     pub rate: u64,
     /// How many datagrams one call hands to the kernel as one super-packet (`UDP_SEGMENT`), 1 to 64; 1 means plainly.
     pub segments: u16,
+    /// What else is in each packet's headers.
+    pub extras: Extras,
     /// After this time it fails.
     pub limit: Duration,
 }
@@ -39,13 +41,20 @@ impl Datagrams {
     /// So many of this size, at 10 MB/s, within a minute.
     #[must_use]
     pub const fn of(count: u64, payload: u16) -> Self {
-        Self { payload, count: Some(count), rate: 10_000_000, segments: 1, limit: Duration::from_mins(1) }
+        Self {
+            payload,
+            count: Some(count),
+            rate: 10_000_000,
+            segments: 1,
+            extras: Extras::None,
+            limit: Duration::from_mins(1),
+        }
     }
 
     /// Until it is stopped, for at most ten minutes.
     #[must_use]
     pub const fn endless(rate: u64, payload: u16) -> Self {
-        Self { payload, count: None, rate, segments: 1, limit: Duration::from_mins(10) }
+        Self { payload, count: None, rate, segments: 1, extras: Extras::None, limit: Duration::from_mins(10) }
     }
 
     /// The same, handed over so many at a time.
@@ -62,13 +71,14 @@ pub fn udp(from: &Namespace, to: (&Namespace, IpAddr), datagrams: Datagrams) -> 
     let domain = Domain::for_address(SocketAddr::new(to.1, 0));
     let receiver = to.0.socket(domain, Type::DGRAM)?;
     receiver.bind(&SocketAddr::new(to.1, 0).into()).with_context(|| format!("bind {}", to.1))?;
-    set(&receiver, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, BUFFER)?;
+    set_option(&receiver, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &BUFFER)?;
     receiver.set_read_timeout(Some(TICK))?;
     let target = receiver.local_addr()?.as_socket().context("an IP address")?;
     let sender = from.socket(domain, Type::DGRAM)?;
     sender.set_write_timeout(Some(TICK))?;
+    datagrams.extras.set(&sender)?;
     if datagrams.segments > 1 {
-        set(&sender, libc::SOL_UDP, libc::UDP_SEGMENT, i32::from(datagrams.payload))?;
+        set_option(&sender, libc::SOL_UDP, libc::UDP_SEGMENT, &i32::from(datagrams.payload))?;
     }
     let shared = Shared::new(datagrams.limit);
     shared.serving.store(true, Ordering::SeqCst);
@@ -147,12 +157,4 @@ fn receive(socket: &UdpSocket, shared: &Shared, all_sent: &AtomicBool) -> Result
             Err(error) => return Err(error).context("receive"),
         }
     }
-}
-
-fn set(socket: &socket2::Socket, level: i32, option: i32, value: i32) -> Result<()> {
-    let length = libc::socklen_t::try_from(size_of_val(&value))?;
-    // SAFETY: the kernel reads one int from a live local variable.
-    let answer = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), length) };
-    ensure!(answer == 0, "socket option {level}/{option}: {}", std::io::Error::last_os_error());
-    Ok(())
 }
