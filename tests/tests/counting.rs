@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use anyhow::{Result, ensure};
 use e2e::Direction::{self, Downlink, Uplink};
 use e2e::eventually::eventually;
+use e2e::inject::Injector;
+use e2e::packet::{IPV4, UDP, UPLINK_V4, V4, ethernet, udp_with, v4};
 use e2e::scenario::{Books, Plot, SOON, World, chunked};
 use e2e::topology::{CLIENT_V4, CLIENT_V6, HOST_V4, HOST_V6, Layout, Medium};
 use e2e::traffic::{Datagrams, TcpServer, Transfer, udp};
@@ -146,5 +148,22 @@ fn what_the_agent_itself_says_is_counted_too_from_the_first_packet() -> Result<(
     let account = world.account(0)?;
     account.is_settled()?;
     assert_eq!(account.debited(), world.passed(0)?, "{account:?}");
+    Ok(())
+}
+
+#[test]
+fn a_packet_that_cannot_be_read_is_counted_by_its_length_and_told() -> Result<()> {
+    let world = World::online(&plot(Layout::default()))?;
+    let before = world.kernel(0)?.uplink.passed.octets;
+    // Longer than it is, says its header; 128 octets are there.
+    let overlong = v4(V4 { total: Some(1000), ..UPLINK_V4 }, UDP, &udp_with(1, 2, &[0; 100]));
+    Injector::open(&world.topology.gateway, "wan0")?.send(IPV4, &ethernet(IPV4, &overlong), None)?;
+    eventually("the status to tell of it", SOON, || {
+        let status = world.link_status("wan0")?;
+        ensure!(status["kernel"]["guessed_packets"] == 1, "{status}");
+        Ok(())
+    })?;
+    let passed = world.kernel(0)?.uplink.passed.octets - before;
+    assert!(passed >= 128, "{passed} octets");
     Ok(())
 }

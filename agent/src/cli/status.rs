@@ -124,6 +124,13 @@ fn render_link(text: &mut String, link: &LinkStatus) {
             octets(kernel.policed_downlink_octets),
         );
     }
+    if kernel.guessed_packets > 0 {
+        let _ = writeln!(
+            text,
+            "  {} packets were counted by what is known of them, because not all of their headers could be read",
+            kernel.guessed_packets
+        );
+    }
 }
 
 /// Octets with a binary unit, or plain below 10 KiB.

@@ -163,6 +163,7 @@ fn kernel_status(counters: &Counters) -> KernelStatus {
         throttled_downlink_octets: reading.throttled.downlink.get(),
         policed_uplink_octets: counters.uplink.policed.octets,
         policed_downlink_octets: counters.downlink.policed.octets,
+        guessed_packets: counters.parse_errors,
     }
 }
 

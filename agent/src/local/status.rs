@@ -128,4 +128,7 @@ pub struct KernelStatus {
     /// Those of `refused_downlink_octets` that came too fast for a throttled link: paid for on the air, for nothing.
     #[serde(default)]
     pub policed_downlink_octets: u64,
+    /// Packets (super-packets count once) that were counted by what is known of them, because not all of their headers could be read.
+    #[serde(default)]
+    pub guessed_packets: u64,
 }
