@@ -114,6 +114,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("faults", USER),
     ("foreign", USER),
     ("harness", "the tests' own instruments; each scenario in a guest leans on them"),
+    ("matrix", "its traffic counts on a pace that an emulated gateway does not keep; `meter` counts on every kernel"),
     ("power", USER),
     ("rename", SAME),
     ("replay", USER),
