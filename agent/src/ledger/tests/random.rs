@@ -41,7 +41,12 @@ fn next_record(rng: &mut Rng, model: &Model) -> Record {
         10 if session.stored.closing.is_none() => Record::SessionClosing { session: id, trigger: Trigger::Final },
         11 if rng.bool() => {
             let subscriber = session.stored.opening.subscriber.clone();
-            if rng.bool() { Record::Aborted { subscriber } } else { Record::Reauthorised { subscriber } }
+            // The one that changes something: a batch that writes nothing could not be cut anywhere.
+            if model.aborted.contains(&subscriber) {
+                Record::Reauthorised { subscriber }
+            } else {
+                Record::Aborted { subscriber }
+            }
         }
         11 if !session.stored.orphaned => Record::Orphaned { session: id },
         12 if session.stored.outstanding.is_none() && session.pending.is_empty() => {
