@@ -209,6 +209,7 @@ resolvers = []
 [[link]]
 name = "{LINK}"
 slot = "modem"
+largest_chunk = "8 MiB"
 "#,
         pins = workdir.bpf().join(PINS).display(),
     );
