@@ -154,6 +154,11 @@ impl Stage {
         self.due.insert((now() + after, self.number), mend);
     }
 
+    /// Takes back what was to be mended later.
+    pub(super) fn forget(&mut self, what: &Mend) {
+        self.due.retain(|_, mend| mend != what);
+    }
+
     /// Lets the world go on for so long.
     pub(super) fn go_on_for(&mut self, length: Duration) -> Result<()> {
         let end = Deadline::after(length);

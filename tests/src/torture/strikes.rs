@@ -107,6 +107,8 @@ impl Stage {
     /// Pulls a link out and puts another in, which is metered before its first packet, and kills the agent now and then meanwhile.
     fn replace(&mut self, link: usize, kills: u8) -> Result<()> {
         self.freeze()?;
+        // Who was to raise the old link must not raise the new one before it is metered.
+        self.forget(&Mend::RaiseLink(link));
         self.wires[link].remember_lost(&self.world)?;
         self.world.topology.pull_out(link)?;
         self.up[link] = false;
