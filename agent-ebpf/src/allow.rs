@@ -6,7 +6,7 @@ use aya_ebpf::programs::TcContext;
 use crate::{
     locate::Ip,
     maps::ALLOW,
-    packet::{ICMPV6, TCP, Transport, UDP, transport},
+    transport::{ICMPV6, TCP, Transport, UDP, transport},
 };
 
 /// Tells whether the remote end of this packet is on the list: by address and port, or by port alone.

@@ -22,6 +22,7 @@ mod maps;
 mod packet;
 mod plain;
 mod policer;
+mod transport;
 mod tunnel;
 
 use agent_common::{DOWNLINK, UPLINK};

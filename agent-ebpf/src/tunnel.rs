@@ -6,7 +6,7 @@ use aya_ebpf::programs::TcContext;
 
 use crate::{
     locate::{ETHERNET_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ip, VLAN_TAG, ethertype_of, ip_at, is_tag},
-    packet::{Transport, UDP, UDP_HEADER},
+    transport::{Transport, UDP, UDP_HEADER},
 };
 
 const IPIP: u8 = 4;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use agent::datapath::Counting;
 use agent::datapath::load::OBJECT;
-use agent_common::{AllowKey, Counters, DirectionCounters, Gate, Tally, Word};
+use agent_common::{AllowKey, Counters, DirectionCounters, Gate, LINK_ETHERNET, Tally, Word};
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{Array, HashMap, PerCpuArray};
 use aya::programs::tc::TcAttachOptions;
@@ -12,6 +12,19 @@ use aya::programs::{LinkOrder, ProgramInfo, SchedClassifier, TcAttachType, TestR
 use aya::{Ebpf, EbpfLoader};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
+
+/// A gate of an Ethernet link that is open without end.
+pub const OPEN: Gate = Gate {
+    ceiling: u64::MAX,
+    deadline_boot_ns: 0,
+    threshold: 0,
+    control_ceiling: 0,
+    mode: 0,
+    throttle_rate: 0,
+    throttle_tolerance_ns: 0,
+    link_type: LINK_ETHERNET,
+    generation: 1,
+};
 
 /// What a program said of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

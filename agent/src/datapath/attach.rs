@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
     maps::MapInfo,
     programs::{
-        LinkOrder, ProgramError, ProgramInfo, SchedClassifier, TcAttachType,
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType,
         links::{FdLink, PinnedLink},
         tc::TcAttachOptions,
     },
@@ -23,7 +23,9 @@ use nix::net::if_::{if_nameindex, if_nametoindex};
 
 use super::{
     clsact::{self, Slot, filters_at},
-    maps::{COUNTERS, DIRECTIONS, Direction, Pins},
+    direction::{DIRECTIONS, Direction},
+    maps::COUNTERS,
+    pins::{Pins, pinned_link, remove_if_there, running},
     survey::{epoch_of, hidden_at, seats_at},
     sys::{detach_link, get_pinned, link_state, programs_at_tcx},
 };
@@ -186,29 +188,6 @@ fn pin_program(program: &mut SchedClassifier, direction: Direction, pins: &Pins)
     program.pin(&path).with_context(|| format!("pinning the program as {}", path.display()))
 }
 
-/// The program that runs for these pins at a hook: the link's, or else the pinned one.
-pub(super) fn running(pins: &Pins, direction: Direction) -> Result<u32> {
-    if let Some(link) = pinned_link(pins, direction)? {
-        let state =
-            link_state(&link).with_context(|| format!("asking the kernel about {}", pins.link(direction).display()));
-        return Ok(state?.program_id);
-    }
-    let path = pins.program(direction);
-    let program =
-        ProgramInfo::from_pin(&path).with_context(|| format!("opening the pinned program {}", path.display()));
-    Ok(program?.id())
-}
-
-/// `None` where there is no such pin.
-fn pinned_link(pins: &Pins, direction: Direction) -> Result<Option<OwnedFd>> {
-    let path = pins.link(direction);
-    match get_pinned(&path) {
-        Ok(link) => Ok(Some(link)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("opening the pinned link {}", path.display())),
-    }
-}
-
 /// The number of their map of counters.
 pub(super) fn epoch(pins: &Pins) -> Result<u32> {
     let path = pins.map(COUNTERS);
@@ -323,15 +302,6 @@ fn detach(path: &Path) -> Result<()> {
         Err(error) => return Err(error).with_context(|| format!("opening the pinned link {}", path.display())),
     }
     remove_if_there(path)
-}
-
-pub(super) fn remove_if_there(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("removing the pin {}", path.display()))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn hook(direction: Direction) -> TcAttachType {

@@ -17,7 +17,7 @@ use rtnetlink::{
 };
 
 use super::{
-    maps::Direction,
+    direction::Direction,
     tc::{Refusal, Told, list, order},
 };
 

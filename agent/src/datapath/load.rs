@@ -28,8 +28,10 @@ use nix::{
 };
 
 use super::{
-    attach::{assert_alone, attach, epoch, remove_pins, replace, running, sits_on},
-    maps::{ALLOW, COUNTERS, DIRECTIONS, Direction, GATE, PINNED_MAPS, Pins, WORD},
+    attach::{assert_alone, attach, epoch, remove_pins, replace, sits_on},
+    direction::{DIRECTIONS, Direction},
+    maps::{ALLOW, COUNTERS, GATE, PINNED_MAPS, WORD},
+    pins::{Pins, running},
     preemption::Counting,
     probe::require_fetching_atomics,
     retire::{move_pins, pins_of, refuse_newer_layout, retire_meter, retire_pins},

@@ -1,9 +1,7 @@
-//! The maps and pins of one link: their only names, and typed handles on them.
+//! The maps of one link: their only names, and typed handles on them.
 
 use std::{
-    fmt,
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
-    path::{Path, PathBuf},
     ptr::{self, NonNull},
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -13,7 +11,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{Array, Map, MapData, PerCpuArray, RingBuf};
 use aya_log::EbpfLogger;
 
-use super::{attach::running, retire::layout};
+use super::{
+    direction::Direction,
+    pins::{Pins, running},
+};
 
 pub(super) const COUNTERS: &str = "counters";
 pub(super) const WORD: &str = "word";
@@ -23,108 +24,6 @@ pub(super) const HINTS: &str = "hints";
 
 /// The maps that belong to an epoch and are pinned with it.
 pub(super) const PINNED_MAPS: [&str; 5] = [COUNTERS, WORD, GATE, ALLOW, HINTS];
-
-/// One of the two programs and where it belongs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// Out of the gateway: the egress hook.
-    Uplink,
-    /// Into the gateway: the ingress hook.
-    Downlink,
-}
-
-/// Both, in the order in which they are attached: what is sent is metered before what comes back.
-pub(super) const DIRECTIONS: [Direction; 2] = [Direction::Uplink, Direction::Downlink];
-
-impl Direction {
-    /// Name of the program in the object, and in the kernel.
-    #[must_use]
-    pub fn program_name(self) -> &'static str {
-        match self {
-            Self::Uplink => "weir_uplink",
-            Self::Downlink => "weir_downlink",
-        }
-    }
-
-    fn word(self) -> &'static str {
-        match self {
-            Self::Uplink => "uplink",
-            Self::Downlink => "downlink",
-        }
-    }
-}
-
-impl fmt::Display for Direction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
-    }
-}
-
-/// Where the meter of one link is pinned: `<pin_root>/v<LAYOUT_VERSION>/<link>`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pins {
-    directory: PathBuf,
-}
-
-impl Pins {
-    /// The pins of `link` under `pin_root`, in the layout of this agent.
-    #[must_use]
-    pub fn new(pin_root: &Path, link: &str) -> Self {
-        Self::of_layout(pin_root, layout(), link)
-    }
-
-    /// The same in another layout.
-    #[must_use]
-    pub fn of_layout(pin_root: &Path, version: u32, link: &str) -> Self {
-        Self::within(&pin_root.join(format!("v{version}")), link)
-    }
-
-    /// Where a new meter is pinned until it has taken the place of the one before it.
-    pub(super) fn staged(pin_root: &Path, link: &str) -> Self {
-        Self::within(&pin_root.join("new"), link)
-    }
-
-    fn within(directory: &Path, link: &str) -> Self {
-        // A BPF file system refuses names with a dot; an interface (`eth0.5`) cannot have a colon in its name.
-        Self { directory: directory.join(link.replace('.', ":")) }
-    }
-
-    /// The links that have pins under `pin_root`, in the layout of this agent, whether or not these still do anything.
-    #[must_use]
-    pub fn names(pin_root: &Path) -> Vec<String> {
-        names_in(&pin_root.join(format!("v{}", layout())))
-    }
-
-    /// The directory that holds them all.
-    #[must_use]
-    pub fn directory(&self) -> &Path {
-        &self.directory
-    }
-
-    pub(super) fn map(&self, name: &str) -> PathBuf {
-        self.directory.join(name)
-    }
-
-    pub(super) fn program(&self, direction: Direction) -> PathBuf {
-        self.directory.join(format!("prog_{direction}"))
-    }
-
-    pub(super) fn link(&self, direction: Direction) -> PathBuf {
-        self.directory.join(format!("link_{direction}"))
-    }
-}
-
-/// The links that have a directory of pins in this one.
-pub(super) fn names_in(directory: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.filter_map(|entry| Some(entry.file_name().to_str()?.replace(':', "."))).collect()
-}
-
-impl fmt::Display for Pins {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.directory.display().fmt(f)
-    }
-}
 
 pub(super) fn open_map(pins: &Pins, name: &str) -> Result<MapData> {
     let path = pins.map(name);

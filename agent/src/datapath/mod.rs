@@ -7,8 +7,10 @@ pub mod allow;
 pub mod attach;
 pub mod claim;
 mod clsact;
+mod direction;
 pub mod load;
 pub mod maps;
+pub mod pins;
 pub mod preemption;
 mod probe;
 pub mod retire;
@@ -28,7 +30,8 @@ pub use self::{
     attach::{detach_and_unpin, sits_on},
     claim::{LinkClaim, PinRootClaim},
     load::{LoadSpec, Loaded, Origin, load_and_pin, make_pin_root, spawn_loader},
-    maps::{Hints, KernelLog, Pins},
+    maps::{Hints, KernelLog},
+    pins::Pins,
     preemption::Counting,
     retire::{Retired, has_older_layout, pinned_links, refuse_newer_layout, retire_without_link, retired},
     survey::{Meter, counters_of, meters_on},
@@ -36,7 +39,8 @@ pub use self::{
 };
 use self::{
     attach::Hold,
-    maps::{DIRECTIONS, GateMap, open_map},
+    direction::DIRECTIONS,
+    maps::{GateMap, open_map},
 };
 
 /// The pinned meter of one link, open for reading and for writing its gate.

@@ -9,24 +9,20 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use agent_common::{Counters, LAYOUT_VERSION};
+use agent_common::Counters;
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::MapData;
 
 use super::{
-    attach::{remove_if_there, remove_pins},
-    maps::{COUNTERS, Pins, counters_in, names_in, open_map, read_counters},
+    attach::remove_pins,
+    maps::{COUNTERS, counters_in, open_map, read_counters},
+    pins::{Pins, layout, names_in, remove_if_there},
     survey::{Meter, detach_meter},
 };
 use crate::drill::{self, Point};
 
 /// Layouts whose counters are [`Counters`] as it stands. When the layout changes, what reads the counters of the last one goes here.
 const READABLE: [u32; 1] = [1];
-
-/// The layout of this agent.
-pub(super) fn layout() -> u32 {
-    drill::layout(LAYOUT_VERSION)
-}
 
 /// What a retired meter has counted in all.
 #[derive(Clone, Debug)]

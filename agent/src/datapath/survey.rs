@@ -8,7 +8,8 @@ use nix::net::if_::if_nametoindex;
 
 use super::{
     clsact::{self, Slot, filters_at, wait_for_packets},
-    maps::{COUNTERS, DIRECTIONS, Direction, counters_in, read_counters},
+    direction::{DIRECTIONS, Direction},
+    maps::{COUNTERS, counters_in, read_counters},
     sys::{detach_link, link_by_id, program_by_id, program_state, programs_at_tcx},
 };
 

@@ -11,7 +11,7 @@ use std::{
     ptr,
 };
 
-use super::maps::Direction;
+use super::direction::Direction;
 
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;

@@ -1,7 +1,7 @@
 //! Loads the programs without attaching them and sends packets through them one at a time.
 
 use agent::datapath::{Counting, load::OBJECT};
-use agent_common::{AllowKey, Counters, DirectionCounters, Gate, Hint, LINK_ETHERNET, Tally, Word};
+use agent_common::{AllowKey, Counters, DirectionCounters, Gate, Hint, Tally, Word};
 use aya::{
     Ebpf,
     maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, RingBuf},
@@ -30,19 +30,6 @@ pub(crate) struct Skb {
     /// 0 = as long as the data.
     pub(crate) wire_len: u32,
 }
-
-/// Open without end.
-pub(crate) const OPEN: Gate = Gate {
-    ceiling: u64::MAX,
-    deadline_boot_ns: 0,
-    threshold: 0,
-    control_ceiling: 0,
-    mode: 0,
-    throttle_rate: 0,
-    throttle_tolerance_ns: 0,
-    link_type: LINK_ETHERNET,
-    generation: 1,
-};
 
 /// Both programs with maps of their own, all at zero.
 pub(crate) struct Bench {

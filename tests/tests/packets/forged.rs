@@ -16,10 +16,11 @@ use crate::{
     bench::{
         Bench, Direction,
         Direction::{Downlink, Uplink},
-        OPEN, Skb, Verdict, tally,
+        Skb, Verdict, tally,
     },
     check,
 };
+use e2e::testrun::OPEN;
 
 #[test]
 fn a_length_that_is_forged_makes_no_packet_cheaper() {

@@ -15,10 +15,10 @@ use e2e::packet::{
 use crate::bench::{
     Bench,
     Direction::{Downlink, Uplink},
-    OPEN,
     Verdict::{Drop, Pass},
     tally,
 };
+use e2e::testrun::OPEN;
 
 pub(crate) const SHUT: Gate = Gate { ceiling: 0, ..OPEN };
 

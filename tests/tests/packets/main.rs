@@ -14,8 +14,9 @@ use e2e::packet::{
     ARP, DOWNLINK_V4, EAPOL, IPV4, IPV6, QINQ, TCP, UDP, UPLINK_V4, V4, VLAN, ethernet, extension, padded, tagged, tcp,
     udp, v4, v6,
 };
+use e2e::testrun::OPEN;
 
-use crate::bench::{Bench, Direction, OPEN, Skb, Verdict, tally};
+use crate::bench::{Bench, Direction, Skb, Verdict, tally};
 
 use Direction::{Downlink, Uplink};
 

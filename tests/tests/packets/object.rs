@@ -9,9 +9,9 @@ use e2e::packet::{IPV4, UDP, UPLINK_V4, ethernet, udp, v4};
 use crate::bench::{
     Bench,
     Direction::{Downlink, Uplink},
-    OPEN,
     Verdict::{Drop, Pass},
 };
+use e2e::testrun::OPEN;
 
 /// `BPF_STX | BPF_ATOMIC | BPF_DW` and the same with `BPF_W`.
 const ATOMIC_OPCODES: [u8; 2] = [0xdb, 0xc3];

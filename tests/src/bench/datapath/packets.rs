@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::thread;
 
 use agent::datapath::Counting;
-use agent_common::{AllowKey, FAMILY_V4, Gate, LINK_ETHERNET, LINK_RAW_IP, MODE_THROTTLE};
+use agent_common::{AllowKey, FAMILY_V4, Gate, LINK_RAW_IP, MODE_THROTTLE};
 use anyhow::{Context as _, Result, anyhow, ensure};
 use serde_json::json;
 
 use crate::bench::{Figure, Measured};
 use crate::clock::thread_time;
-use crate::testrun::{Programs, Verdict, pin_to, processors};
+use crate::testrun::{OPEN, Programs, Verdict, pin_to, processors};
 
 /// What an open gate may cost more than nothing at all.
 const TARGET_NS: f64 = 8.0;
@@ -18,17 +18,6 @@ const TARGET_NS: f64 = 8.0;
 /// Ports of the packet: from, to.
 const PORTS: [u16; 2] = [4000, 5000];
 
-const OPEN: Gate = Gate {
-    ceiling: u64::MAX,
-    deadline_boot_ns: 0,
-    threshold: 0,
-    control_ceiling: 0,
-    mode: 0,
-    throttle_rate: 0,
-    throttle_tolerance_ns: 0,
-    link_type: LINK_ETHERNET,
-    generation: 1,
-};
 const SHUT: Gate = Gate { ceiling: 0, ..OPEN };
 /// So fast that every packet passes, and so slow that none does.
 const THROTTLED: Gate = Gate { mode: MODE_THROTTLE, throttle_rate: 1 << 50, throttle_tolerance_ns: 1 << 30, ..SHUT };
