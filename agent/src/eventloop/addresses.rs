@@ -101,7 +101,7 @@ impl Agent {
     pub(super) fn ways(&self, station: usize) -> Vec<reporter::Route> {
         let own = self.stations[station].name.as_deref().unwrap_or_default();
         let metered = |name: &str| self.stations.iter().any(|station| station.name.as_deref() == Some(name));
-        let servers: Vec<_> = self.allow.servers.iter().map(SocketAddr::ip).collect();
+        let servers = self.servers.borrow();
         let preferred = |name: &str| self.config.server.ways.iter().position(|way| crate::config::fits(way, name));
         let links = self.links.borrow();
         let names = links.ways_out(own, &servers, metered, preferred);

@@ -55,6 +55,7 @@ impl Links {
     /// has failed: those that fit the `preferred` names first, in that order, then the best metric first; then `own`, of which the
     /// usage is to be told, and at the very end those that the kernel takes anyway. The own link is among them because the kernel's
     /// way may lead into another one, which is dead.
+    ///
     /// A link leads there by a default route or by any route that covers an address of the server; one that is known to be an
     /// `uplink` does so in any case (its routes may be in a table of its own), and comes last. Bound to the device, the kernel looks
     /// at that device's routes alone, so a host route through a dead link does not stand in the way. A message with a token in it

@@ -32,8 +32,9 @@ const BACKLOG: usize = 2 << 20;
 /// Begins to watch the links of this namespace. The receiver holds the present state from the start and is told of every
 /// change until it is dropped. `servers` tells the addresses to which the ways are wanted: other routes are not kept.
 ///
-/// A route that changes is taken from its notification, a filter is only told of. Links, what is not certain by a notification alone, and notifications that
-/// the kernel had to drop (`ENOBUFS`) are met by reading anew; a connection that ends is opened anew. None of it ends the watch.
+/// A route that changes is taken from its notification, a filter is only told of. Links, what is not certain by a notification
+/// alone, and notifications that the kernel had to drop (`ENOBUFS`) are met by reading anew; a connection that ends is opened anew.
+/// None of it ends the watch.
 pub async fn watch(mut servers: watch::Receiver<Vec<IpAddr>>) -> Result<watch::Receiver<Links>> {
     let source = Source::open()?;
     let present = source.read(&mut servers).await?;
