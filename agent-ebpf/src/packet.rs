@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Ethernet frames shorter than this are padded to it (IEEE 802.3, without the check sequence).
-const ETHERNET_MINIMUM: u32 = 60;
+pub(crate) const ETHERNET_MINIMUM: u32 = 60;
 
 /// What one skb amounts to.
 #[derive(Clone, Copy)]

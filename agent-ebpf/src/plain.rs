@@ -3,11 +3,11 @@
 use agent_common::{DOWNLINK, LINK_ETHERNET};
 use aya_ebpf::programs::TcContext;
 
-use crate::locate::gso_size;
+use crate::{
+    locate::{ETHERNET_HEADER, gso_size},
+    packet::ETHERNET_MINIMUM,
+};
 
-const ETHERNET_HEADER: u32 = 14;
-/// Ethernet frames up to this length may be padded.
-const ETHERNET_MINIMUM: u32 = 60;
 const IPV4: u32 = 0x0800;
 const IPV6: u32 = 0x86dd;
 const IPV6_HEADER: u32 = 40;
