@@ -9,7 +9,7 @@
 mod pod;
 
 /// Version of the layout below; it names the directory of the pins, so an agent never adopts a layout it does not know.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Ceilings above this value are taken as this value. The word of a gate can therefore never wrap: it would have to
 /// hold 2^63 octets of packets that are in flight at the same moment.
@@ -18,6 +18,9 @@ pub const MAX_CEILING: u64 = i64::MAX as u64;
 /// Most entries the allow-list can hold.
 pub const MAX_ALLOW_ENTRIES: u32 = 256;
 
+/// Most entries the list of filters can hold.
+pub const MAX_FILTERS: usize = 32;
+
 /// Size of the ring buffer of hints, in octets; the loader rounds it up to a page.
 pub const HINTS_OCTETS: u32 = 4096;
 
@@ -25,6 +28,18 @@ pub const HINTS_OCTETS: u32 = 4096;
 pub const MODE_BLOCK: u64 = 0;
 /// [`Gate::mode`]: a packet that finds the gate shut passes at [`Gate::throttle_rate`].
 pub const MODE_THROTTLE: u64 = 1;
+
+/// [`Gate::mode`]: a packet that finds the gate shut passes if the [`Filters`] permit it.
+pub const MODE_RESTRICT: u64 = 2;
+
+/// [`Filter::verdict`]: the list has ended; what has come here is refused.
+pub const FILTER_END: u32 = 0;
+/// [`Filter::verdict`]: a packet that fits passes.
+pub const FILTER_PERMIT: u32 = 1;
+/// [`Filter::verdict`]: a packet that fits is refused.
+pub const FILTER_DENY: u32 = 2;
+/// [`Filter::protocol`]: any.
+pub const ANY_PROTOCOL: u32 = 256;
 
 /// [`Gate::link_type`]: frames begin with the IP header (`ARPHRD_NONE`, `ARPHRD_RAWIP`, `ARPHRD_PPP`, tun).
 pub const LINK_RAW_IP: u64 = 0;
@@ -58,7 +73,8 @@ pub struct Gate {
     pub threshold: u64,
     /// Octets that control traffic may have used in total, in the same count as [`Word::control`].
     pub control_ceiling: u64,
-    /// What happens to a packet that finds the gate shut: [`MODE_BLOCK`] or [`MODE_THROTTLE`].
+    /// What happens to a packet that finds the gate shut: [`MODE_BLOCK`], [`MODE_THROTTLE`] or
+    /// [`MODE_RESTRICT`].
     pub mode: u64,
     /// Octets a second that pass a shut gate in [`MODE_THROTTLE`]; 0 = none.
     pub throttle_rate: u64,
@@ -108,7 +124,7 @@ pub struct DirectionCounters {
     pub refused: Tally,
     /// Admitted by the allow-list after a refusal, out of the reserve.
     pub control: Tally,
-    /// Admitted by the policer after a refusal.
+    /// Admitted beyond the ceiling after a refusal: by the policer, or by the filters.
     pub throttled: Tally,
     /// Dropped by the policer after a refusal.
     pub policed: Tally,
@@ -142,6 +158,43 @@ pub struct AllowKey {
     pub protocol: u8,
 }
 
+/// What a packet beyond the ceiling has to be like to fit, and what becomes of it then. Only compared: all zero fits nothing.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// [`FILTER_END`], [`FILTER_PERMIT`] or [`FILTER_DENY`].
+    pub verdict: u32,
+    /// [`UPLINK`] or [`DOWNLINK`].
+    pub direction: u32,
+    /// 4 or 6; 0 = any.
+    pub family: u32,
+    /// Protocol number (IANA), or [`ANY_PROTOCOL`].
+    pub protocol: u32,
+    /// Address of this end, as words in network order, IPv4 in the first; only the bits of the mask count.
+    pub local: [u32; 4],
+    /// Which bits of [`Filter::local`] count.
+    pub local_mask: [u32; 4],
+    /// Address of the far end, in the same form.
+    pub remote: [u32; 4],
+    /// Which bits of [`Filter::remote`] count.
+    pub remote_mask: [u32; 4],
+    /// First and last port of this end.
+    pub local_ports: [u16; 2],
+    /// First and last port of the far end.
+    pub remote_ports: [u16; 2],
+    /// Not 0 = the ports count, and a packet without ports does not fit.
+    pub has_ports: u32,
+}
+
+/// What passes beyond the ceiling in [`MODE_RESTRICT`]: the first filter that fits decides. Written by the agent alone, and never while
+/// the gate is in that mode.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filters {
+    /// In their order, up to [`FILTER_END`].
+    pub list: [Filter; MAX_FILTERS],
+}
+
 /// Something the agent should look at soon. A hint beside a timer, never the only signal: it may be lost.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -163,6 +216,8 @@ const _: () = {
     assert!(size_of::<Tally>() == 16);
     assert!(size_of::<DirectionCounters>() == 6 * 16);
     assert!(size_of::<Counters>() == 2 * 6 * 16 + 8 && align_of::<Counters>() == 8);
+    assert!(size_of::<Filter>() == 92 && align_of::<Filter>() == 4);
+    assert!(size_of::<Filters>() == MAX_FILTERS * 92);
     assert!(size_of::<AllowKey>() == 20 && align_of::<AllowKey>() == 2);
     assert!(size_of::<Hint>() == 24 && align_of::<Hint>() == 8);
 };

@@ -2,7 +2,7 @@
 
 use aya::Pod;
 
-use crate::{AllowKey, Counters, DirectionCounters, Gate, Hint, Tally, Word};
+use crate::{AllowKey, Counters, DirectionCounters, Filters, Gate, Hint, Tally, Word};
 
 // SAFETY: all of these are `repr(C)`, made of integers alone, without padding (the sizes are asserted beside them).
 unsafe impl Pod for AllowKey {}
@@ -10,6 +10,8 @@ unsafe impl Pod for AllowKey {}
 unsafe impl Pod for Counters {}
 // SAFETY: as above.
 unsafe impl Pod for DirectionCounters {}
+// SAFETY: as above.
+unsafe impl Pod for Filters {}
 // SAFETY: as above.
 unsafe impl Pod for Gate {}
 // SAFETY: as above.

@@ -71,3 +71,13 @@ pub(crate) unsafe fn store(word: *mut u64, value: u64) {
     // SAFETY: the caller's promise. A volatile store of an aligned word is one instruction on this target.
     unsafe { word.write_volatile(value) };
 }
+
+/// Reads half a word that others write: once, whole, now.
+///
+/// # Safety
+/// `half` points to an aligned half of a word inside a map value.
+#[inline(always)]
+pub(crate) unsafe fn load_half(half: *const u32) -> u32 {
+    // SAFETY: the caller's promise. A volatile load of an aligned half is one instruction on this target.
+    unsafe { half.read_volatile() }
+}

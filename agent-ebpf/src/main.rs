@@ -15,6 +15,7 @@ extern crate std as _;
 mod allow;
 mod atomics;
 mod counters;
+mod filters;
 mod gate;
 mod hints;
 mod locate;

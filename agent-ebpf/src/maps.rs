@@ -1,6 +1,6 @@
 //! The maps of one metered link; their names are the names of the pins.
 
-use agent_common::{AllowKey, Counters, Gate, HINTS_OCTETS, MAX_ALLOW_ENTRIES, Word};
+use agent_common::{AllowKey, Counters, Filters, Gate, HINTS_OCTETS, MAX_ALLOW_ENTRIES, Word};
 use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, PerCpuArray, RingBuf},
@@ -20,6 +20,9 @@ pub(crate) static GATE: Array<Gate> = Array::with_max_entries(1, MMAPABLE);
 
 #[map(name = "allow")]
 pub(crate) static ALLOW: HashMap<AllowKey, u8> = HashMap::with_max_entries(MAX_ALLOW_ENTRIES, 0);
+
+#[map(name = "filters")]
+pub(crate) static FILTERS: Array<Filters> = Array::with_max_entries(1, 0);
 
 #[map(name = "hints")]
 pub(crate) static HINTS: RingBuf = RingBuf::with_byte_size(HINTS_OCTETS, 0);

@@ -7,7 +7,7 @@ use crate::locate::{Ip, nothing};
 pub(crate) const TCP: u8 = 6;
 pub(crate) const UDP: u8 = 17;
 pub(crate) const ICMPV6: u8 = 58;
-const SCTP: u8 = 132;
+pub(crate) const SCTP: u8 = 132;
 
 pub(crate) const UDP_HEADER: u32 = 8;
 const SCTP_HEADER: u32 = 12;

@@ -6,7 +6,8 @@ use agent::clock::Moment;
 use agent::config::Config;
 use agent::ledger::{Ledger, SealRequest};
 use agent::quota::{
-    Container, Grant, Message, MessageKey, Operation, QuotaManagement, Record, ResultCode, SessionOpening, Trigger,
+    Container, Exceptions, Grant, Message, MessageKey, Operation, QuotaManagement, Record, ResultCode, SessionOpening,
+    Trigger,
 };
 use agent::reporter::{Identity, Interval, SealInput, encode};
 use agent::units::{
@@ -214,7 +215,7 @@ const fn create(at: BootInstant) -> Message {
     }
 }
 
-const fn grant() -> Grant {
+fn grant() -> Grant {
     Grant {
         ceiling: Octets::new(1 << 20),
         octets: Octets::new(1 << 20),
@@ -222,6 +223,7 @@ const fn grant() -> Grant {
         valid_until: None,
         holding: None,
         final_unit: None,
+        exceptions: Exceptions::default(),
         result: ResultCode::Success,
     }
 }

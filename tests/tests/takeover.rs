@@ -24,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const DIE_AT: &str = "WEIR_DRILL_DIE_AT";
 const HALT_AT: &str = "WEIR_DRILL_HALT_AT";
 const LAYOUT: &str = "WEIR_DRILL_LAYOUT";
+/// The layout after the one that is.
+const NEWER: &str = "3";
 
 fn plot() -> Plot {
     Plot::of(chunked(PLENTY, CHUNK))
@@ -61,12 +63,12 @@ fn makes_way_without_a_gap(plot: &Plot) -> Result<()> {
     flow.carries(CHUNK / 8, SOON)?;
     books.keep_meter(&world)?;
     let older = only_meter(&world)?;
-    world.start_agent_with(&[], &[(LAYOUT, "2")])?;
+    world.start_agent_with(&[], &[(LAYOUT, NEWER)])?;
     world.reaches(0, &["active", "renewing"])?;
     flow.carries(CHUNK, SOON)?;
     flow.stop()?;
     assert_ne!(only_meter(&world)?.epoch_id, older.epoch_id);
-    assert!(!world.pin_root().join("v1/wan0").exists(), "the older layout is gone");
+    assert!(!world.pin_root().join("v2/wan0").exists(), "the older layout is gone");
     is_two_sessions(&mut world, books)
 }
 
@@ -87,12 +89,12 @@ fn dies_in_the_middle(plot: &Plot) -> Result<()> {
     world.kill_agent()?;
     books.keep_meter(&world)?;
     for point in ["maps-pinned", "uplink-attached", "staged", "kept", "superseded"] {
-        world.start_agent_with(&[], &[(LAYOUT, "2"), (DIE_AT, point)])?;
+        world.start_agent_with(&[], &[(LAYOUT, NEWER), (DIE_AT, point)])?;
         let mut agent = world.agent.take().context("an agent")?.actor;
         ensure!(!agent.wait(SOON)?.success(), "it cannot begin without a meter");
         ensure!(agent.stderr().contains("the loader for wan0 ended with signal: 9"), "{point}: {}", agent.stderr());
     }
-    world.start_agent_with(&[], &[(LAYOUT, "2")])?;
+    world.start_agent_with(&[], &[(LAYOUT, NEWER)])?;
     flow.carries(CHUNK, SOON)?;
     flow.stop()?;
     is_two_sessions(&mut world, books)
@@ -100,7 +102,7 @@ fn dies_in_the_middle(plot: &Plot) -> Result<()> {
 
 #[test]
 fn a_meter_of_a_newer_layout_is_refused_and_nothing_is_touched() -> Result<()> {
-    let newer = [(LAYOUT, "2")];
+    let newer = [(LAYOUT, NEWER)];
     let mut world = World::build(&plot())?;
     world.start_agent_with(&[], &newer)?;
     world.reaches(0, &["active"])?;
@@ -112,7 +114,7 @@ fn a_meter_of_a_newer_layout_is_refused_and_nothing_is_touched() -> Result<()> {
     let mut older = world.agent.take().context("an agent")?.actor;
     ensure!(!older.wait(SOON)?.success());
     let said = older.stderr();
-    ensure!(said.contains("a newer agent's meter") && said.contains("v2/wan0 is of layout 2"), "{said}");
+    ensure!(said.contains("a newer agent's meter") && said.contains("v3/wan0 is of layout 3"), "{said}");
     drop(older);
     assert_eq!(only_meter(&world)?, before);
     flow.carries(CHUNK / 8, SOON)?;
@@ -228,7 +230,7 @@ fn damaged_pins_are_taken_over_and_what_they_counted_is_billed() -> Result<()> {
     let (mut books, flow) = world.under_traffic(RATE, CHUNK)?;
     world.kill_agent()?;
     books.keep_meter(&world)?;
-    fs::remove_file(world.pin_root().join("v1/wan0/allow"))?;
+    fs::remove_file(world.pin_root().join("v2/wan0/allow"))?;
     flow.carries(CHUNK / 8, SOON)?;
     world.start_agent(&[])?;
     flow.carries(CHUNK, SOON)?;
@@ -266,7 +268,7 @@ fn what_a_deleted_link_had_counted_is_billed_although_the_agent_dies_when_the_ne
     world.start_agent(&[])?;
     eventually("the old session to be released", PATIENCE, || world.account(0)?.is_settled())?;
     assert_eq!(world.account(0)?.debited(), passed);
-    assert_eq!(fs::read_dir(world.pin_root().join("retired/v1"))?.count(), 0, "what is recorded is not kept");
+    assert_eq!(fs::read_dir(world.pin_root().join("retired/v2"))?.count(), 0, "what is recorded is not kept");
     world.stop_agent()
 }
 
@@ -379,7 +381,7 @@ fn a_second_agent_on_the_same_pins_or_the_same_link_is_refused_and_the_first_goe
         text.replace(&pin_root.display().to_string(), &elsewhere.display().to_string())
     })?;
     ensure!(said.contains("meters the link wan0"), "{said}");
-    ensure!(!elsewhere.join("v1").exists(), "it has pinned nothing");
+    ensure!(!elsewhere.join("v2").exists(), "it has pinned nothing");
     assert_eq!(only_meter(&world)?, before);
     flow.carries(CHUNK, SOON)?;
     flow.stop()?;

@@ -1,5 +1,6 @@
 //! What each key may say, and which keys go together.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use reqwest::Url;
 use toml::de::DeValue;
 use uuid::Uuid;
 
-use crate::quota::{FailureHandling, OfflineGrace, Repetition, WhenUsedUp};
+use crate::quota::{FailureHandling, MOST_FILTERS, OfflineGrace, Repetition, WhenUsedUp, rules};
 use crate::units::{OctetRate, Octets, RatingGroup, SubscriberIdentifier};
 
 use super::reader::{Section, kind};
@@ -27,6 +28,9 @@ const CONNECT: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration:
 const ANSWER: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_mins(10);
 pub(crate) const GRACE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(31 * 24);
 pub(crate) const RATE: RangeInclusive<OctetRate> = OctetRate::per_second(1000)..=OctetRate::per_second(1_250_000_000);
+
+/// Filters, by name, at most.
+const MOST_NAMES: usize = 16;
 
 /// A checked file: problems are with the source.
 pub(super) enum Checked {
@@ -48,11 +52,12 @@ pub(super) fn config(root: &Section<'_>, base: &Path) -> Checked {
     let pins = datapath.optional("pin_root", absolute).unwrap_or_else(|| "/sys/fs/bpf/weir".into());
     datapath.finish();
     let agent = agent(&root.section("agent"), base);
-    let links = links(root, mode);
+    let filters = filters(root);
+    let links = links(root, mode, &filters);
     root.finish();
     match (device, server, links) {
         (Some(device), Some(server), Some(links)) => {
-            Checked::Right(Box::new(Config { device, server, ledger: path, pin_root: pins, agent, links }))
+            Checked::Right(Box::new(Config { device, server, ledger: path, pin_root: pins, agent, filters, links }))
         }
         _ => Checked::Wrong,
     }
@@ -133,12 +138,45 @@ fn agent(section: &Section<'_>, base: &Path) -> Agent {
     agent
 }
 
-fn links(root: &Section<'_>, mode: Option<OnboardingMode>) -> Option<Vec<Link>> {
+/// The filters, whose rules are read as they would be when a link is used up.
+fn filters(root: &Section<'_>) -> BTreeMap<String, Vec<String>> {
+    let sections = root.sections("filter");
+    if sections.len() > MOST_NAMES {
+        root.problem("filter", &format!("has {} filters, 0 .. {MOST_NAMES} are allowed", sections.len()));
+    }
+    let mut filters = BTreeMap::new();
+    for section in sections {
+        let name = section.required("name", |value| text(value, 1..=64));
+        let rules = section.required("rules", filter_rules);
+        if name.as_ref().is_some_and(|name| filters.contains_key(name)) {
+            section.problem("name", "is already that of another [[filter]]");
+        }
+        section.finish();
+        filters.extend(name.zip(rules));
+    }
+    filters
+}
+
+fn filter_rules(value: &DeValue<'_>) -> Result<Vec<String>, String> {
+    let DeValue::Array(list) = value else { return Err(format!("is {}, not a list of filter rules", kind(value))) };
+    if !(1..=MOST_FILTERS).contains(&list.len()) {
+        return Err(format!("has {} rules, 1 .. {MOST_FILTERS} are allowed", list.len()));
+    }
+    let texts = list.iter().map(|item| text(item.get_ref(), 1..=500)).collect::<Result<Vec<_>, _>>()?;
+    rules(texts.iter().map(String::as_str)).map_err(|error| error.to_string())?;
+    Ok(texts)
+}
+
+fn links(
+    root: &Section<'_>,
+    mode: Option<OnboardingMode>,
+    filters: &BTreeMap<String, Vec<String>>,
+) -> Option<Vec<Link>> {
     let sections = root.sections("link");
     if sections.is_empty() && !root.has("link") {
         root.problem("link", "is missing: at least one [[link]] is required");
     }
-    let links: Vec<Option<Link>> = sections.iter().map(|section| link(section, mode)).collect();
+    let links: Vec<Option<Link>> = sections.iter().map(|section| link(section, mode, filters)).collect();
     for (index, (section, later)) in sections.iter().zip(&links).enumerate() {
         for (other, earlier) in links.iter().take(index).enumerate() {
             if let (Some(later), Some(earlier)) = (later, earlier) {
@@ -171,7 +209,7 @@ fn apart(section: &Section<'_>, later: &Link, (index, earlier): (usize, &Link)) 
     }
 }
 
-fn link(section: &Section<'_>, mode: Option<OnboardingMode>) -> Option<Link> {
+fn link(section: &Section<'_>, mode: Option<OnboardingMode>, filters: &BTreeMap<String, Vec<String>>) -> Option<Link> {
     let name = section.required("name", interface);
     let pattern = name.as_ref().is_some_and(|name| name.contains('*'));
     let slot = section.optional("slot", |value| text(value, 1..=64));
@@ -214,6 +252,14 @@ fn link(section: &Section<'_>, mode: Option<OnboardingMode>) -> Option<Link> {
         subscriber,
         apn: section.optional("apn", |value| text(value, 1..=100)),
         when_used_up: when_used_up(section),
+        restrict_to: section.optional("restrict_to", |value| {
+            let name = text(value, 1..=64)?;
+            if filters.contains_key(&name) {
+                Ok(name)
+            } else {
+                Err(format!("there is no [[filter]] {name:?} that is right"))
+            }
+        }),
         failure_handling: section.optional("failure_handling", failure_handling),
         offline_grace: offline_grace(section),
     };
@@ -222,19 +268,20 @@ fn link(section: &Section<'_>, mode: Option<OnboardingMode>) -> Option<Link> {
 }
 
 fn when_used_up(section: &Section<'_>) -> Option<WhenUsedUp> {
-    let throttle = section.optional("when_used_up", |value| word(value, &[("block", false), ("throttle", true)]));
+    let plain = [("block", Some(WhenUsedUp::Block)), ("restrict", Some(WhenUsedUp::Restrict)), ("throttle", None)];
+    let chosen = section.optional("when_used_up", |value| word(value, &plain));
     let rate = section.optional("throttle_rate", rate);
-    match throttle {
-        Some(true) if !section.has("throttle_rate") => {
+    match chosen {
+        Some(None) if !section.has("throttle_rate") => {
             section.problem("throttle_rate", "is missing, and is required with when_used_up = \"throttle\"");
             None
         }
-        Some(true) => rate.map(WhenUsedUp::Throttle),
-        Some(false) | None => {
-            if section.has("throttle_rate") && (throttle.is_some() || !section.has("when_used_up")) {
+        Some(None) => rate.map(WhenUsedUp::Throttle),
+        Some(Some(_)) | None => {
+            if section.has("throttle_rate") && (chosen.is_some() || !section.has("when_used_up")) {
                 section.problem("throttle_rate", "has no effect without when_used_up = \"throttle\"");
             }
-            throttle.map(|_| WhenUsedUp::Block)
+            chosen.flatten()
         }
     }
 }

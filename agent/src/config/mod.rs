@@ -4,6 +4,7 @@ mod checks;
 mod reader;
 mod values;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -41,6 +42,8 @@ pub struct Config {
     pub pin_root: PathBuf,
     /// How the agent runs.
     pub agent: Agent,
+    /// Filter rules by name, as they are written (`[[filter]]`); at most 16 names.
+    pub filters: BTreeMap<String, Vec<String>>,
     /// The metered links; at least one.
     pub links: Vec<Link>,
 }
@@ -132,8 +135,10 @@ pub struct Link {
     pub subscriber: Option<SubscriberIdentifier>,
     /// Access point name; `None` = that of the binding, or `internet` with static onboarding.
     pub apn: Option<String>,
-    /// What to do when the package is used up; `None` = as the plan says, else block.
+    /// What to do when the package is used up; `None` = as plan and server say, else block.
     pub when_used_up: Option<WhenUsedUp>,
+    /// The filter that is followed where the server restricts and does not say to what, and with [`WhenUsedUp::Restrict`].
+    pub restrict_to: Option<String>,
     /// What to do without an answer; `None` = as plan and server say, else retry and terminate.
     pub failure_handling: Option<FailureHandling>,
     /// How far to go on without the server; `None` = as the plan says, else not at all.

@@ -40,6 +40,8 @@ fn the_sample_loads_with_every_key_switched_on() {
     assert_eq!(config.agent.resolvers.as_ref().map(Vec::len), Some(2));
     assert_eq!(link.subscriber, Some(SubscriberIdentifier::new("imsi-001010000000001")));
     assert_eq!(link.when_used_up, Some(WhenUsedUp::Throttle(OctetRate::per_second(16_000))));
+    assert_eq!(link.restrict_to.as_deref(), Some("shop"));
+    assert_eq!(config.filters["shop"].len(), 2);
     assert_eq!(link.failure_handling, Some(FailureHandling::Continue));
     let grace = OfflineGrace { octets: Octets::new(5 << 20), duration: Duration::from_hours(1) };
     assert_eq!(link.offline_grace, Some(grace));
@@ -139,7 +141,7 @@ fn a_pattern_fits_what_its_star_may_stand_for() {
 }
 
 /// Broken files: what is put in place of what, and what must be said.
-const BROKEN: [(&str, &str, &str); 46] = [
+const BROKEN: [(&str, &str, &str); 53] = [
     ("id = \"gw\"", "", "weir.toml:1: device.id: is missing, and is required"),
     ("[device]\nid = \"gw\"", "", "weir.toml:1: device.id: is missing"),
     ("id = \"gw\"", "id = 7", "weir.toml:2: device.id: is a whole number, not a text"),
@@ -229,6 +231,22 @@ const BROKEN: [(&str, &str, &str); 46] = [
     ),
     ("\"wwan0\"", "\"wwan0\"\nwhen_used_up = \"throttle\"", "link[0].throttle_rate: is missing"),
     ("\"wwan0\"", "\"wwan0\"\nthrottle_rate = 64000", "link[0].throttle_rate: has no effect without"),
+    ("\"wwan0\"", "\"wwan0\"\nwhen_used_up = \"redirect\"", "is not one of \"block\", \"restrict\", \"throttle\""),
+    ("\"wwan0\"", "\"wwan0\"\nrestrict_to = \"shop\"", "link[0].restrict_to: there is no [[filter]] \"shop\""),
+    ("[[link]]", "[[filter]]\nname = \"shop\"\n[[link]]", "weir.toml:5: filter[0].rules: is missing"),
+    (
+        "[[link]]",
+        "[[filter]]\nname = \"shop\"\nrules = [\"permit in tcp from any to any\"]\n[[link]]",
+        "weir.toml:7: filter[0].rules: filter rule \"permit in tcp from any to any\": the protocol is neither",
+    ),
+    ("[[link]]", "[[filter]]\nname = \"shop\"\nrules = []\n[[link]]", "filter[0].rules: has 0 rules, 1 .. 30"),
+    ("[[link]]", "[[filter]]\nname = \"shop\"\nrules = \"any\"\n[[link]]", "is a text, not a list of filter rules"),
+    (
+        "[[link]]",
+        "[[filter]]\nname=\"a\"\nrules=[\"deny in ip from any to any\"]\n\
+         [[filter]]\nname=\"a\"\nrules=[\"deny in ip from any to any\"]\n[[link]]",
+        "weir.toml:9: filter[1].name: is already that of another [[filter]]",
+    ),
     (
         "\"wwan0\"",
         "\"wwan0\"\noffline_grace = { octets = 1 }",

@@ -20,10 +20,11 @@ pub(super) const COUNTERS: &str = "counters";
 pub(super) const WORD: &str = "word";
 pub(super) const GATE: &str = "gate";
 pub(super) const ALLOW: &str = "allow";
+pub(super) const FILTERS: &str = "filters";
 pub(super) const HINTS: &str = "hints";
 
 /// The maps that belong to an epoch and are pinned with it.
-pub(super) const PINNED_MAPS: [&str; 5] = [COUNTERS, WORD, GATE, ALLOW, HINTS];
+pub(super) const PINNED_MAPS: [&str; 6] = [COUNTERS, WORD, GATE, ALLOW, FILTERS, HINTS];
 
 pub(super) fn open_map(pins: &Pins, name: &str) -> Result<MapData> {
     let path = pins.map(name);

@@ -8,6 +8,7 @@ pub mod attach;
 pub mod claim;
 mod clsact;
 mod direction;
+pub mod filters;
 pub mod load;
 pub mod maps;
 pub mod pins;
@@ -21,8 +22,8 @@ mod throttle;
 
 use std::{fmt, path::Path};
 
-use agent_common::{AllowKey, Counters, Gate, Word};
-use anyhow::{Context as _, Result};
+use agent_common::{AllowKey, Counters, Filters, Gate, MODE_BLOCK, MODE_RESTRICT, Word};
+use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 
 pub use self::{
@@ -51,6 +52,7 @@ pub struct Datapath {
     word: Array<MapData, Word>,
     gate: GateMap,
     allow: HashMap<MapData, AllowKey, u8>,
+    filters: Array<MapData, Filters>,
     holds: Vec<Hold>,
 }
 
@@ -77,6 +79,8 @@ impl Datapath {
             gate: GateMap::open(&pins)?,
             allow: HashMap::try_from(aya::maps::Map::HashMap(open_map(&pins, maps::ALLOW)?))
                 .context("map of the allow-list")?,
+            filters: Array::try_from(aya::maps::Map::Array(open_map(&pins, maps::FILTERS)?))
+                .context("map of the filters")?,
             // Where there is none yet, a loader is at work, or has died.
             holds: DIRECTIONS.iter().filter_map(|direction| Hold::open(&pins, *direction).ok()).collect(),
             pins,
@@ -105,6 +109,23 @@ impl Datapath {
     /// be found in the hints that this write leads to.
     pub fn set_gate(&mut self, gate: &Gate) -> Result<u64> {
         self.gate.write(gate)
+    }
+
+    /// Makes the filters what is given. A gate that lets through what they permit is made to block before, so that nothing is judged by
+    /// half of the old and half of the new; the caller sets it anew.
+    pub fn set_filters(&mut self, filters: &Filters) -> Result<()> {
+        let what = || format!("the filters of {}", self.pins);
+        if self.filters.get(&0, 0).with_context(|| format!("reading {}", what()))? == *filters {
+            return Ok(());
+        }
+        let gate = self.gate.read()?;
+        if gate.mode == MODE_RESTRICT {
+            self.gate.write(&Gate { mode: MODE_BLOCK, ..gate })?;
+        }
+        self.filters.set(0, filters, 0).with_context(|| format!("writing {}", what()))?;
+        let found = self.filters.get(&0, 0).with_context(|| format!("reading {}", what()))?;
+        ensure!(found == *filters, "{} were written, but the kernel holds others", what());
+        Ok(())
     }
 
     /// Makes the allow-list what is given; what stays on it is never missing in between.

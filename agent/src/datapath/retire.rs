@@ -22,7 +22,7 @@ use super::{
 use crate::drill::{self, Point};
 
 /// Layouts whose counters are [`Counters`] as it stands. When the layout changes, what reads the counters of the last one goes here.
-const READABLE: [u32; 1] = [1];
+const READABLE: [u32; 2] = [1, 2];
 
 /// What a retired meter has counted in all.
 #[derive(Clone, Debug)]

@@ -72,7 +72,7 @@ impl Agent {
                 Command::Send { key, attempt, route } => self.send(station, key, attempt, route)?,
                 Command::SetGate(setting) => {
                     drill::pass(Point::BeforeGate);
-                    self.stations[station].set_gate(&setting)?;
+                    self.set_gate(station, &setting)?;
                     drill::pass(Point::AfterGate);
                 }
                 Command::DrawName => self.name(station)?,

@@ -5,6 +5,7 @@ mod carry;
 mod enrol;
 mod metering;
 mod pace;
+mod portals;
 mod progress;
 mod reconcile;
 mod rename;
@@ -39,6 +40,7 @@ use crate::recording::{self, Recorder};
 use crate::reporter::{Http, HttpSettings, Reporter};
 use crate::units::{BootId, BootInstant};
 use enrol::{Enrolment, Login, News};
+use portals::Portals;
 use progress::Progress;
 use sims::Charged;
 use station::{Attachment, Sim, Station};
@@ -72,6 +74,8 @@ enum Message {
     News(News),
     /// The server's addresses were looked up.
     Allow(AllowList),
+    /// A portal's name was looked up.
+    Portal { host: String, addresses: Vec<IpAddr> },
     /// Somebody asks for the status.
     Status(oneshot::Sender<Status>),
 }
@@ -112,6 +116,8 @@ pub struct Agent {
     sims: BTreeMap<String, Sim>,
     charged: Charged,
     allow: AllowList,
+    /// Where the portals are that people are led to.
+    portals: Portals,
     /// Told when a message was not answered: the server may be somewhere else now.
     doubt: Arc<Notify>,
     /// So many loaders may be at work at once.
@@ -190,6 +196,7 @@ impl Agent {
             sims: BTreeMap::new(),
             charged,
             allow: AllowList::default(),
+            portals: Portals::default(),
             doubt: Arc::default(),
             loaders: Arc::new(Semaphore::new(LOADERS)),
             unmetered,
@@ -368,6 +375,7 @@ impl Agent {
             Message::Hint { station } => self.tell(station, Event::Hint),
             Message::News(news) => self.learn(news),
             Message::Allow(list) => self.set_allow_list(list),
+            Message::Portal { host, addresses } => self.portal_found(&host, addresses),
             Message::Status(reply) => {
                 self.read_all()?;
                 // Whoever asked may have gone.

@@ -198,7 +198,7 @@ impl Agent {
         let station = &mut self.stations[index];
         if station.framing != link.framing {
             tracing::info!(link = station.label(), framing = ?link.framing, "the link has another framing");
-            station.reframe(link.framing)?;
+            station.reframe(link.framing, &self.portals)?;
         }
         match station.attachment {
             Attachment::Pending(_) => Ok(()),

@@ -10,7 +10,7 @@ use super::station::Sim;
 use crate::config::{self, Config, DEFAULT_CHUNK, DEFAULT_LARGEST_CHUNK, DEFAULT_REPORT_INTERVAL, OnboardingMode};
 use crate::ledger::{Ledger, SealRequest};
 use crate::onboarding::{Binding, Package, Plan};
-use crate::quota::{FailureHandling, OfflineGrace, Terms, WhenUsedUp};
+use crate::quota::{FailureHandling, LocalFilters, OfflineGrace, Terms, WhenUsedUp};
 use crate::reporter::{self, Identity, Interval, SealInput};
 use crate::units::{Octets, RatingGroup, SubscriberIdentifier};
 
@@ -198,7 +198,8 @@ fn terms(config: &Config, link: Option<&config::Link>, package: Option<&Package>
         when_used_up: link
             .and_then(|link| link.when_used_up)
             .or_else(|| package.map(|p| p.when_used_up))
-            .unwrap_or(WhenUsedUp::Block),
+            .unwrap_or(WhenUsedUp::AsTold),
+        filters: LocalFilters { named: config.filters.clone(), own: link.and_then(|link| link.restrict_to.clone()) },
         control_reserve: config.agent.control_reserve,
         repetition: config.server.repetition,
     }

@@ -2,13 +2,15 @@
 
 use std::path::Path;
 
-use agent_common::{Counters, Gate, LINK_ETHERNET, LINK_RAW_IP, MODE_BLOCK, MODE_THROTTLE};
+use agent_common::{Counters, Gate, LINK_ETHERNET, LINK_RAW_IP, MODE_BLOCK, MODE_RESTRICT, MODE_THROTTLE};
 use anyhow::{Context, Result};
 
+use super::portals::Portals;
 use crate::config::Link as LinkConfig;
+use crate::datapath::filters::filters;
 use crate::datapath::{Datapath, throttle_tolerance};
 use crate::link::{Framing, Refusal};
-use crate::quota::{GateMode, GateSetting, Reading, Terms};
+use crate::quota::{GateMode, GateSetting, Portal, Reading, Terms};
 use crate::recording::Core;
 use crate::units::{BootId, Epoch, Generation, SubscriberIdentifier, UsedUnit};
 
@@ -139,20 +141,41 @@ impl Station {
     }
 
     /// Writes the gate; the datapath reads it back.
-    pub(super) fn set_gate(&mut self, setting: &GateSetting) -> Result<()> {
+    pub(super) fn set_gate(&mut self, setting: &GateSetting, portals: &Portals) -> Result<()> {
         let framing = self.framing;
         let label = self.label().to_owned();
         let datapath =
             self.datapath.as_mut().with_context(|| format!("{label} has no meter whose gate could be set"))?;
+        let rules = match &setting.mode {
+            GateMode::Block | GateMode::Throttle(_) => None,
+            GateMode::Restrict(rules) => Some(rules.clone()),
+            GateMode::Redirect(portal) => Some(portals.rules(portal)),
+        };
+        if let Some(rules) = rules {
+            datapath.set_filters(&filters(&rules)?).with_context(|| format!("restricting {label}"))?;
+        }
         datapath.set_gate(&gate(setting, framing)).with_context(|| format!("setting the gate of {label}"))?;
-        self.setting = Some(*setting);
+        self.setting = Some(setting.clone());
         Ok(())
     }
 
     /// The link has another framing now: the gate is written anew with it, and permits what it did before.
-    pub(super) fn reframe(&mut self, framing: Framing) -> Result<()> {
+    pub(super) fn reframe(&mut self, framing: Framing, portals: &Portals) -> Result<()> {
         self.framing = framing;
-        self.setting.map_or(Ok(()), |setting| self.set_gate(&setting))
+        self.set_gate_again(portals)
+    }
+
+    /// Writes the gate once more as it was set last; nothing where it was not.
+    pub(super) fn set_gate_again(&mut self, portals: &Portals) -> Result<()> {
+        self.setting.clone().map_or(Ok(()), |setting| self.set_gate(&setting, portals))
+    }
+
+    /// The portal that people are led to now.
+    pub(super) fn portal(&self) -> Option<&Portal> {
+        match &self.setting.as_ref()?.mode {
+            GateMode::Redirect(portal) => Some(portal),
+            GateMode::Block | GateMode::Throttle(_) | GateMode::Restrict(_) => None,
+        }
     }
 
     /// The epoch of the meter in hand.
@@ -221,9 +244,10 @@ fn on_the_wire(counters: &Counters, framing: Framing) -> u64 {
 }
 
 fn gate(setting: &GateSetting, framing: Framing) -> Gate {
-    let (mode, throttle_rate, throttle_tolerance_ns) = match setting.mode {
+    let (mode, throttle_rate, throttle_tolerance_ns) = match &setting.mode {
         GateMode::Block => (MODE_BLOCK, 0, 0),
-        GateMode::Throttle(rate) => (MODE_THROTTLE, rate.get(), throttle_tolerance(rate)),
+        GateMode::Throttle(rate) => (MODE_THROTTLE, rate.get(), throttle_tolerance(*rate)),
+        GateMode::Restrict(_) | GateMode::Redirect(_) => (MODE_RESTRICT, 0, 0),
     };
     Gate {
         ceiling: setting.ceiling.get(),

@@ -12,7 +12,7 @@ use super::{Agent, Message};
 use crate::clock::boot_now;
 use crate::ledger::{Buffered, Verdict, is_persistent};
 use crate::local::{self, DrainStatus, KernelStatus, LinkStatus, SCHEMA, Served, Status};
-use crate::quota::{Overview, State, WhenUsedUp};
+use crate::quota::{GateMode, Overview, State, UsedUp};
 use crate::units::BootInstant;
 
 /// Up to so many buffered containers the books are added up anew whenever somebody asks …
@@ -199,13 +199,23 @@ fn explain(station: &Station, overview: &Overview, metered: bool) -> String {
         (_, State::Active) => "traffic passes; more is asked for in time",
         (_, State::Renewing) => "traffic passes up to the present ceiling while the server is asked",
         (_, State::Final) => "the last of the package; traffic passes until it is used up",
-        (_, State::Exhausted) => match station.sim.as_ref().map(|sim| sim.terms.when_used_up) {
-            Some(WhenUsedUp::Throttle(_)) => "the package is used up; traffic is throttled until a top-up",
-            Some(WhenUsedUp::Block) | None => "the package is used up; traffic is blocked until a top-up",
-        },
+        (_, State::Exhausted) => return explain_used_up(overview.used_up.as_ref()),
         (_, State::Offline) => "the server does not answer; it is tried again over every link",
         (_, State::Returning) => "the gate is shut; the last octets are being counted",
         (_, State::Draining) => "waiting for the server to acknowledge the last reports",
     };
     words.to_owned()
+}
+
+/// What becomes of traffic after the last of a package.
+fn explain_used_up(used_up: Option<&UsedUp>) -> String {
+    let what = match used_up.map(|used_up| &used_up.mode) {
+        Some(GateMode::Throttle(_)) => "traffic is throttled until a top-up".to_owned(),
+        Some(GateMode::Restrict(_)) => "only what the filters permit passes until a top-up".to_owned(),
+        Some(GateMode::Redirect(portal)) => format!("only the portal {} is reached until a top-up", portal.url),
+        Some(GateMode::Block) | None => "traffic is blocked until a top-up".to_owned(),
+    };
+    let why = used_up.and_then(|used_up| used_up.not_followed.as_ref());
+    let why = why.map(|why| format!(" (what was asked for cannot be followed: {why})")).unwrap_or_default();
+    format!("the package is used up; {what}{why}")
 }

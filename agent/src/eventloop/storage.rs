@@ -185,6 +185,7 @@ impl Agent {
                     // Whoever asked may have gone.
                     Message::Status(reply) => drop(reply.send(self.status()?)),
                     Message::Allow(list) => self.set_allow_list(list)?,
+                    Message::Portal { host, addresses } => self.portal_found(&host, addresses)?,
                     later @ (Message::Attached { .. } | Message::AttachAgain { .. } | Message::News(_)) => {
                         self.deferred.push_back(later);
                     }
@@ -216,7 +217,12 @@ impl Message {
         match self {
             Self::News(news) => Some(Self::News(news.clone())),
             Self::AttachAgain { station } => Some(Self::AttachAgain { station: *station }),
-            Self::Answer { .. } | Self::Attached { .. } | Self::Hint { .. } | Self::Allow(_) | Self::Status(_) => None,
+            Self::Answer { .. }
+            | Self::Attached { .. }
+            | Self::Hint { .. }
+            | Self::Allow(_)
+            | Self::Portal { .. }
+            | Self::Status(_) => None,
         }
     }
 }

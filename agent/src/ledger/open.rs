@@ -21,7 +21,8 @@ use super::trouble::{Damage, Trouble};
 const APPLICATION_ID: i32 = 0x7765_6972;
 
 /// Each schema version's step from the one before; `user_version` counts the steps taken.
-const MIGRATIONS: [&str; 2] = [include_str!("schema-1.sql"), include_str!("schema-2.sql")];
+const MIGRATIONS: [&str; 3] =
+    [include_str!("schema-1.sql"), include_str!("schema-2.sql"), include_str!("schema-3.sql")];
 
 /// Pages of 4 KiB that the write-ahead log may grow to before it is folded into the database.
 ///

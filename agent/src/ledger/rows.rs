@@ -268,7 +268,7 @@ pub(super) fn total(db: &Connection, session: ChargingId, account: Account) -> R
 
 /// The last grant of a session.
 pub(super) fn grant(db: &Connection, session: ChargingId) -> Result<Option<Grant>> {
-    let sql = "SELECT ceiling, octets, threshold, valid_until, holding, final_unit, result FROM grant_last WHERE charging_id = ?1";
+    let sql = "SELECT ceiling, octets, threshold, valid_until, holding, final_unit, result, exceptions FROM grant_last WHERE charging_id = ?1";
     let read = |row: &Row<'_>| {
         Ok(Grant {
             ceiling: row.get(0)?,
@@ -278,6 +278,7 @@ pub(super) fn grant(db: &Connection, session: ChargingId) -> Result<Option<Grant
             holding: row.get::<_, Option<_>>(4)?.map(span),
             final_unit: row.get(5)?,
             result: row.get(6)?,
+            exceptions: row.get(7)?,
         })
     };
     Ok(db.prepare_cached(sql)?.query_row([session], read).optional()?)

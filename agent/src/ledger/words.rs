@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, Value, ValueRef};
 use rusqlite::{Result, Row};
 
 use crate::clock::Label;
-use crate::quota::{FailureHandling, FinalUnitAction, Operation, QuotaManagement, ResultCode, Trigger};
+use crate::quota::{Exceptions, FailureHandling, FinalUnitAction, Operation, QuotaManagement, ResultCode, Trigger};
 use crate::units::{
     BootId, BootInstant, ChargingId, Generation, InvocationSequenceNumber, LocalSequenceNumber, Octets, SessionRef,
     SubscriberIdentifier, UsedUnit,
@@ -105,6 +105,24 @@ words! { Trigger:
 words! { QuotaManagement: Online = "online", Offline = "offline" }
 words! { Operation: Create = "create", Update = "update", Release = "release", Event = "event" }
 words! { FinalUnitAction: Terminate = "terminate", Redirect = "redirect", RestrictAccess = "restrict access" }
+impl ToSql for Exceptions {
+    fn to_sql(&self) -> Result<ToSqlOutput<'_>> {
+        if *self == Self::default() {
+            return Ok(ToSqlOutput::Owned(Value::Null));
+        }
+        let text =
+            serde_json::to_string(self).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+        Ok(text.into())
+    }
+}
+
+impl FromSql for Exceptions {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let Some(text) = value.as_str_or_null()? else { return Ok(Self::default()) };
+        serde_json::from_str(text).map_err(|error| FromSqlError::Other(error.into()))
+    }
+}
+
 words! { FailureHandling:
     Terminate = "terminate",
     Continue = "continue",

@@ -314,7 +314,8 @@ fn a_plan_that_asks_for_nonsense_is_held_to_what_a_person_may_configure() {
     );
     let rate = "\"throttleRate\": 128000";
     assert_eq!(with(rate, "\"throttleRate\": 9").when_used_up, WhenUsedUp::Throttle(OctetRate::per_second(1000)));
-    assert_eq!(with(rate, "\"throttleRate\": 0").when_used_up, WhenUsedUp::Block);
+    assert_eq!(with(rate, "\"throttleRate\": 0").when_used_up, WhenUsedUp::AsTold);
+    assert_eq!(with("\"throttle\"", "\"restrict\"").when_used_up, WhenUsedUp::Restrict);
     let grace = with("\"seconds\": 3600", "\"seconds\": 18446744073709551615").offline_grace;
     assert_eq!(grace.duration, Duration::from_hours(31 * 24));
 }
@@ -350,7 +351,7 @@ fn a_plan_of_a_later_server_is_read_as_far_as_it_is_known() {
     let text = golden("plan.response").replace("\"throttle\"", "\"slow\"").replace("\"TERMINATE\"", "\"X\"");
     let plan: Plan = serde_json::from_str(&text.replace("\"chunk\": 1048576", "\"new\": {}")).unwrap();
     let package = &plan.packages[0];
-    assert_eq!((package.when_used_up, package.final_unit_action, package.chunk), (WhenUsedUp::Block, None, None));
+    assert_eq!((package.when_used_up, package.final_unit_action, package.chunk), (WhenUsedUp::AsTold, None, None));
 }
 
 #[tokio::test]

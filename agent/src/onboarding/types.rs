@@ -104,7 +104,7 @@ pub struct Package {
     pub chunk: Option<Octets>,
     /// What comes with the last units.
     pub final_unit_action: Option<FinalUnitAction>,
-    /// What happens when it is used up (`restrict` is block: the allow-list always passes).
+    /// What happens when it is used up (`block` is what the last units come with, and they may come with filters or a portal).
     pub when_used_up: WhenUsedUp,
     /// What to do without an answer; `None` = the agent's choice.
     pub failure_handling: Option<FailureHandling>,
@@ -259,7 +259,6 @@ struct WireGrace {
 impl From<WirePackage> for Package {
     fn from(wire: WirePackage) -> Self {
         let rate = OctetRate::from_bits_per_second(wire.throttle_rate);
-        let throttles = wire.when_used_up.as_deref() == Some("throttle") && rate.get() > 0;
         Self {
             subscriber: SubscriberIdentifier::new(wire.subscriber_identifier),
             rating_group: RatingGroup::new(wire.rating_group),
@@ -273,7 +272,11 @@ impl From<WirePackage> for Package {
                 .then(|| held(Duration::from_secs(wire.report_interval), &config::REPORT)),
             chunk: (wire.chunk > 0).then(|| held(Octets::new(wire.chunk), &config::CHUNK)),
             final_unit_action: wire.final_unit_action.as_deref().and_then(final_unit_action),
-            when_used_up: if throttles { WhenUsedUp::Throttle(held(rate, &config::RATE)) } else { WhenUsedUp::Block },
+            when_used_up: match wire.when_used_up.as_deref() {
+                Some("throttle") if rate.get() > 0 => WhenUsedUp::Throttle(held(rate, &config::RATE)),
+                Some("restrict") => WhenUsedUp::Restrict,
+                _ => WhenUsedUp::AsTold,
+            },
             failure_handling: wire.failure_handling.as_deref().and_then(failure_handling),
             offline_grace: OfflineGrace {
                 octets: held(Octets::new(wire.offline_grace.octets), &config::GRACE_OCTETS),
@@ -291,7 +294,8 @@ fn held<T: Ord + Copy>(value: T, range: &RangeInclusive<T>) -> T {
 impl From<Package> for WirePackage {
     fn from(package: Package) -> Self {
         let (when_used_up, throttle_rate) = match package.when_used_up {
-            WhenUsedUp::Block => ("block", 0),
+            WhenUsedUp::AsTold | WhenUsedUp::Block => ("block", 0),
+            WhenUsedUp::Restrict => ("restrict", 0),
             WhenUsedUp::Throttle(rate) => ("throttle", rate.get().saturating_mul(8)),
         };
         let action = package.final_unit_action.map(|action| match action {

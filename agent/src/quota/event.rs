@@ -2,6 +2,7 @@
 
 use super::message::{Grant, MessageKey, Outcome, Record};
 use super::terms::{GateSetting, Reading, Usable};
+use super::used_up::UsedUp;
 use crate::units::{ChargingId, Epoch, OctetRate, Octets, SubscriberIdentifier, UsedUnit};
 
 /// What happened, to the core of one link.
@@ -123,6 +124,8 @@ pub struct Overview {
     pub rate: OctetRate,
     /// Sessions that still have something to be acknowledged, the current one apart.
     pub draining: usize,
+    /// What becomes of traffic now that the package is used up; `None` while it is not.
+    pub used_up: Option<UsedUp>,
     /// Whether the server has ordered this SIM's sessions ended.
     pub aborted: bool,
 }

@@ -35,7 +35,7 @@ pub enum Trigger {
 pub enum QuotaManagement {
     /// Octets of the grant: debited from the package.
     Online,
-    /// Octets that passed outside the quota (throttled after use-up): told, never debited.
+    /// Octets that passed outside the quota (throttled after use-up, or permitted then): told, never debited.
     Offline,
 }
 
@@ -110,15 +110,26 @@ pub struct Message {
     pub sealed_at: BootInstant,
 }
 
-/// What to do when the package is used up (TS 32.291 `FinalUnitAction`).
+/// What to do when the package is used up (TS 32.291 `FinalUnitAction`, RFC 8506 section 5.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FinalUnitAction {
     /// Block.
     Terminate,
-    /// Let only the captive portal through.
+    /// Lead people to a portal; nothing else passes.
     Redirect,
-    /// Let only an allow-list through.
+    /// Let through what the filters permit.
     RestrictAccess,
+}
+
+/// What still passes a used-up link, in the server's own words: they are judged when the link is used up, and kept as they came.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exceptions {
+    /// Filter rules (`restrictionFilterRule`, `restrictionFilterRuleList`), in their order.
+    pub rules: Vec<String>,
+    /// Names of filters that the gateway itself has (`filterId`, `filterIdList`).
+    pub filters: Vec<String>,
+    /// Where to lead people: an address in the form of a URL (`redirectServer`).
+    pub portal: Option<String>,
 }
 
 /// What to do when the server does not answer (TS 32.291 `FailureHandling`, RFC 8506 section 8.14).
@@ -158,6 +169,8 @@ pub struct GrantedUnit {
     pub quota_holding_time: Option<Duration>,
     /// Set when these are the last units of the package.
     pub final_unit: Option<FinalUnitAction>,
+    /// What still passes after them.
+    pub exceptions: Exceptions,
 }
 
 impl GrantedUnit {
@@ -171,6 +184,7 @@ impl GrantedUnit {
             validity_time: None,
             quota_holding_time: None,
             final_unit: None,
+            exceptions: Exceptions { rules: Vec::new(), filters: Vec::new(), portal: None },
         }
     }
 }
@@ -231,6 +245,8 @@ pub struct Grant {
     pub holding: Option<Duration>,
     /// Set when these are the last units of the package.
     pub final_unit: Option<FinalUnitAction>,
+    /// What still passes after them.
+    pub exceptions: Exceptions,
     /// How the server judged.
     pub result: ResultCode,
 }

@@ -4,6 +4,7 @@
 //! after it is carried out, so usage is recorded before it is sent and a grant before the gate opens.
 
 mod event;
+mod filter;
 mod jitter;
 mod message;
 mod outbox;
@@ -12,16 +13,19 @@ mod terms;
 #[cfg(test)]
 mod tests;
 mod turns;
+mod used_up;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 pub use event::{Command, Event, Overview, Route, State};
+pub use filter::{FilterAction, FilterDirection, FilterEnd, FilterError, FilterRule, MOST_FILTERS, rule, rules};
 pub use message::{
-    Answer, Container, FailureHandling, FinalUnitAction, Grant, GrantedUnit, Message, MessageKey, Operation, Outcome,
-    QuotaManagement, Record, ResultCode, SessionOpening, StoredSession, Trigger,
+    Answer, Container, Exceptions, FailureHandling, FinalUnitAction, Grant, GrantedUnit, Message, MessageKey,
+    Operation, Outcome, QuotaManagement, Record, ResultCode, SessionOpening, StoredSession, Trigger,
 };
-pub use terms::{GateMode, GateSetting, OfflineGrace, Reading, Repetition, Terms, Usable, WhenUsedUp};
+pub use terms::{GateMode, GateSetting, LocalFilters, OfflineGrace, Reading, Repetition, Terms, Usable, WhenUsedUp};
+pub use used_up::{Portal, PortalHost, UsedUp};
 
 use crate::units::{BootInstant, ChargingId, Epoch, OctetRate, Octets, SubscriberIdentifier, UsedUnit};
 use jitter::Jitter;
@@ -238,6 +242,7 @@ impl Quota {
             remaining: current.map_or(Octets::ZERO, Session::remaining),
             rate: current.map_or(OctetRate::default(), Session::rate),
             draining: (self.sessions.len() + self.waiting.len()).saturating_sub(1),
+            used_up: current.and_then(Session::used_up),
             aborted: self.usable.as_ref().is_some_and(|usable| self.aborted.contains(&usable.subscriber)),
         }
     }
@@ -524,8 +529,8 @@ impl Quota {
                 mode: gate.mode,
             },
         );
-        if self.gate != Some(setting) {
-            self.gate = Some(setting);
+        if self.gate.as_ref() != Some(&setting) {
+            self.gate = Some(setting.clone());
             self.queue.push_back(Command::SetGate(setting));
         }
         if self.sessions.iter_mut().find(|session| session.is_live()).is_some_and(Session::gate_is_set) {

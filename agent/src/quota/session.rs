@@ -15,8 +15,8 @@ use self::slice::Slice;
 use super::jitter::Jitter;
 use super::outbox::Outbox;
 use super::{
-    Answer, Command, FailureHandling, Grant, GrantedUnit, MAX_CONTAINERS, MessageKey, Operation, Outcome, Reading,
-    Record, Repetition, ResultCode, SessionOpening, StoredSession, Terms, Trigger,
+    Answer, Command, Exceptions, FailureHandling, FinalUnitAction, Grant, GrantedUnit, MAX_CONTAINERS, MessageKey,
+    Operation, Outcome, Reading, Record, Repetition, ResultCode, SessionOpening, StoredSession, Terms, Trigger,
 };
 use crate::units::{
     BootInstant, ChargingId, InvocationSequenceNumber, LocalSequenceNumber, Octets, SessionRef, UsedUnit,
@@ -75,6 +75,9 @@ pub(super) struct Session {
     outbox: Option<Outbox>,
     doubt: Doubt,
     grant: Option<Grant>,
+    /// What the server last said about the end of its units: that holds until it says something else of it, through the least dwell
+    /// after a top-up as well.
+    last_words: (FinalUnitAction, Exceptions),
     grace: Option<(Octets, BootInstant)>,
     grace_over: bool,
     /// Grace that earlier sessions of this subscriber have used since the server was last heard, and when it ends.
@@ -172,6 +175,9 @@ impl Session {
             (Repetition::Charged, false) => Outbox::doubtful(message, now),
             (Repetition::Charged, true) | (Repetition::Recognised, _) => Outbox::restored(message, now),
         });
+        if let Some((action, grant)) = stored.grant.as_ref().and_then(|grant| Some((grant.final_unit?, grant))) {
+            session.last_words = (action, grant.exceptions.clone());
+        }
         session.grant = stored.grant;
         session.failure_handling = stored.failure_handling;
         session.grace = stored.grace;
@@ -207,6 +213,7 @@ impl Session {
             outbox: None,
             doubt: Doubt::default(),
             grant: None,
+            last_words: (FinalUnitAction::Terminate, Exceptions::default()),
             grace: None,
             grace_over: false,
             grace_spent: (Octets::ZERO, None),
@@ -486,6 +493,7 @@ impl Session {
             valid_until: granted.validity_time.map(|validity| now.plus(validity)),
             holding: granted.quota_holding_time.map(|holding| holding.max(HOLDING_LEAST)),
             final_unit: granted.final_unit,
+            exceptions: granted.exceptions.clone(),
             result: granted.result,
         }
     }
@@ -516,6 +524,9 @@ impl Session {
         if self.grant.as_ref().is_none_or(|before| grant.ceiling > before.ceiling) {
             // It was refused under the ceiling before.
             self.refused_lately = false;
+        }
+        if let Some(action) = grant.final_unit {
+            self.last_words = (action, grant.exceptions.clone());
         }
         self.slice.reach(grant.ceiling);
         let validity = grant.valid_until.map_or(Duration::ZERO, |until| until.since(now));

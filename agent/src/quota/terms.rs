@@ -1,17 +1,33 @@
 //! What the core is told about a link: the terms of its package, the meter's readings, and the gate it answers with.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::FailureHandling;
+use super::filter::FilterRule;
+use super::used_up::Portal;
 use crate::units::{BootInstant, Epoch, OctetRate, Octets, SubscriberIdentifier, UsedUnit};
 
 /// What happens on the link when the package is used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenUsedUp {
-    /// Nothing but the allow-list passes.
+    /// What the server says with the last units: block, restrict or redirect; block where it says nothing.
+    AsTold,
+    /// Nothing but the allow-list passes, whatever the server says.
     Block,
+    /// What filters permit passes: the server's, else those of [`LocalFilters::own`].
+    Restrict,
     /// What does not fit under the ceiling passes at this rate, counted apart.
     Throttle(OctetRate),
+}
+
+/// Filters of the configuration, as lists of rules in words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocalFilters {
+    /// All of them, by the names that a server may use (`filterId`).
+    pub named: BTreeMap<String, Vec<String>>,
+    /// The name of the one that is followed where the server names no rules and no filters.
+    pub own: Option<String>,
 }
 
 /// How far a link may go on without the server under [`FailureHandling::Continue`].
@@ -51,6 +67,8 @@ pub struct Terms {
     pub offline_grace: OfflineGrace,
     /// What happens when the package is used up.
     pub when_used_up: WhenUsedUp,
+    /// The filters of the configuration.
+    pub filters: LocalFilters,
     /// Octets of control traffic let through a shut gate per hour.
     pub control_reserve: Octets,
     /// What the server does with a message that comes again.
@@ -62,7 +80,7 @@ pub struct Terms {
 pub struct Reading {
     /// Octets that passed under the ceiling.
     pub passed: UsedUnit,
-    /// Octets that passed outside the quota, throttled.
+    /// Octets that passed outside the quota: throttled, or permitted by filters.
     pub throttled: UsedUnit,
     /// Control octets that passed a shut gate.
     pub control: UsedUnit,
@@ -84,16 +102,20 @@ pub struct Usable {
 }
 
 /// What the kernel does with a packet that does not fit under the ceiling.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GateMode {
     /// Refuse it.
     Block,
     /// Police it at this rate.
     Throttle(OctetRate),
+    /// Let it pass if the first of these rules that fits it permits it, else refuse it.
+    Restrict(Vec<FilterRule>),
+    /// Let it pass if it goes to the portal or comes from there, else refuse it.
+    Redirect(Portal),
 }
 
 /// The gate of one link as the kernel holds it. Absolute in the epoch, so setting it twice changes nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GateSetting {
     /// Octets of the epoch at which the gate shuts; zero = shut.
     pub ceiling: Octets,

@@ -1,6 +1,7 @@
 //! The core under test: scripts that pin exact commands. The simulator in package `e2e` plays it at random.
 
 mod doubt;
+mod filter;
 mod hand;
 mod odd;
 mod renewal;
@@ -9,3 +10,4 @@ mod slices;
 mod stingy;
 mod switch;
 mod turns;
+mod used_up;

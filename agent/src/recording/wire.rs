@@ -4,13 +4,15 @@
 //! recorded as well. One that comes after a release has a default that means what cores did before it, or raises
 //! [`super::SCHEMA`].
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::quota::{
-    Answer, Event, FailureHandling, FinalUnitAction, Grant, GrantedUnit, Message, MessageKey, OfflineGrace, Operation,
-    Outcome, Reading, Repetition, ResultCode, SessionOpening, StoredSession, Terms, Trigger, Usable, WhenUsedUp,
+    Answer, Event, Exceptions, FailureHandling, FinalUnitAction, Grant, GrantedUnit, LocalFilters, Message, MessageKey,
+    OfflineGrace, Operation, Outcome, Reading, Repetition, ResultCode, SessionOpening, StoredSession, Terms, Trigger,
+    Usable, WhenUsedUp,
 };
 use crate::units::{
     BootId, BootInstant, ChargingId, Epoch, Generation, InvocationSequenceNumber, LocalSequenceNumber, OctetRate,
@@ -83,10 +85,12 @@ spelled! {
     Answer: AnswerDefinition,
     Epoch: EpochDefinition,
     Event: EventDefinition,
+    Exceptions: ExceptionsDefinition,
     FailureHandling: FailureHandlingDefinition,
     FinalUnitAction: FinalUnitActionDefinition,
     Grant: GrantDefinition,
     GrantedUnit: GrantedUnitDefinition,
+    LocalFilters: LocalFiltersDefinition,
     Message: MessageDefinition,
     MessageKey: MessageKeyDefinition,
     OfflineGrace: OfflineGraceDefinition,
@@ -149,6 +153,16 @@ struct GrantedUnitDefinition {
     validity_time: Option<Duration>,
     quota_holding_time: Option<Duration>,
     final_unit: Option<FinalUnitAction>,
+    #[serde(default)]
+    exceptions: Exceptions,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(remote = "Exceptions", deny_unknown_fields)]
+struct ExceptionsDefinition {
+    rules: Vec<String>,
+    filters: Vec<String>,
+    portal: Option<String>,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -180,8 +194,17 @@ struct TermsDefinition {
     failure_handling: FailureHandling,
     offline_grace: OfflineGrace,
     when_used_up: WhenUsedUp,
+    #[serde(default)]
+    filters: LocalFilters,
     control_reserve: Octets,
     repetition: Repetition,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(remote = "LocalFilters", deny_unknown_fields)]
+struct LocalFiltersDefinition {
+    named: BTreeMap<String, Vec<String>>,
+    own: Option<String>,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -201,7 +224,9 @@ struct OfflineGraceDefinition {
 #[derive(Deserialize, Serialize)]
 #[serde(remote = "WhenUsedUp", rename_all = "snake_case")]
 enum WhenUsedUpDefinition {
+    AsTold,
     Block,
+    Restrict,
     Throttle(OctetRate),
 }
 
@@ -285,6 +310,8 @@ struct GrantDefinition {
     valid_until: Option<BootInstant>,
     holding: Option<Duration>,
     final_unit: Option<FinalUnitAction>,
+    #[serde(default)]
+    exceptions: Exceptions,
     result: ResultCode,
 }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::http::Reply;
-use crate::quota::{Answer, FailureHandling, FinalUnitAction, GrantedUnit, Operation, Outcome, ResultCode};
+use crate::quota::{
+    Answer, Exceptions, FailureHandling, FinalUnitAction, GrantedUnit, MOST_FILTERS, Operation, Outcome, ResultCode,
+};
 use crate::units::{InvocationSequenceNumber, Octets, RatingGroup, SessionRef};
 
 /// What an answer has to fit to be the answer to a message.
@@ -23,6 +25,10 @@ pub struct Expected {
 
 /// Octets of a session's name at most: it goes into a path and a header of every message.
 const REF_MAX: usize = 1000;
+/// Characters of a filter rule that are kept: more than any may have.
+const RULE_MAX: usize = 1000;
+/// Characters of the portal's address that are kept: more than any may have.
+const URL_MAX: usize = 4000;
 /// Characters of a server's words that are kept.
 const WORDS_MAX: usize = 200;
 
@@ -142,6 +148,7 @@ fn granted(expected: &Expected, response: &ChargingDataResponse) -> Option<Grant
         validity_time: seconds(information.validity_time),
         quota_holding_time: seconds(information.quota_holding_time),
         final_unit: information.final_unit_indication.as_ref().and_then(final_unit),
+        exceptions: information.final_unit_indication.as_ref().map(exceptions).unwrap_or_default(),
     })
 }
 
@@ -175,6 +182,31 @@ fn final_unit(indication: &FinalUnitIndication) -> Option<FinalUnitAction> {
         None | Some("") => None,
         Some(action) => Some(final_unit_action(action).unwrap_or(FinalUnitAction::Terminate)),
     }
+}
+
+/// What still passes: kept as the server says it, but no more of it than could ever be followed. One entry more is kept than may be, so
+/// that a list that is cut short is never taken for a whole one.
+fn exceptions(indication: &FinalUnitIndication) -> Exceptions {
+    let list = |one: &Option<String>, more: &Option<Vec<String>>| -> Vec<String> {
+        let all = one.iter().chain(more.iter().flatten());
+        all.take(MOST_FILTERS + 1).map(|text| text.chars().take(RULE_MAX).collect()).collect()
+    };
+    Exceptions {
+        rules: list(&indication.restriction_filter_rule, &indication.restriction_filter_rule_list),
+        filters: list(&indication.filter_id, &indication.filter_id_list),
+        portal: indication.redirect_server.as_ref().and_then(portal),
+    }
+}
+
+/// A server to redirect to, in the form of a URL. Of a kind that is not known its bare address is kept, which is no URL.
+fn portal(server: &RedirectServer) -> Option<String> {
+    let address = server.redirect_server_address.as_deref()?;
+    let url = match server.redirect_address_type.as_deref() {
+        Some("IPV4") => format!("http://{address}/"),
+        Some("IPV6") => format!("http://[{}]/", address.trim_matches(['[', ']'])),
+        _ => address.to_owned(),
+    };
+    Some(url.chars().take(URL_MAX).collect())
 }
 
 /// The word for a final unit action.
@@ -283,4 +315,22 @@ struct WireGrantedUnit {
 struct FinalUnitIndication {
     #[serde(rename = "finalUnitAction")]
     final_unit_action: Option<String>,
+    #[serde(rename = "restrictionFilterRule")]
+    restriction_filter_rule: Option<String>,
+    #[serde(rename = "restrictionFilterRuleList")]
+    restriction_filter_rule_list: Option<Vec<String>>,
+    #[serde(rename = "filterId")]
+    filter_id: Option<String>,
+    #[serde(rename = "filterIdList")]
+    filter_id_list: Option<Vec<String>>,
+    #[serde(rename = "redirectServer")]
+    redirect_server: Option<RedirectServer>,
+}
+
+#[derive(Deserialize)]
+struct RedirectServer {
+    #[serde(rename = "redirectAddressType")]
+    redirect_address_type: Option<String>,
+    #[serde(rename = "redirectServerAddress")]
+    redirect_server_address: Option<String>,
 }

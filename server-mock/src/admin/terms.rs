@@ -2,10 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::charging::wire::RedirectServer;
 use crate::problem::{InvalidParam, Problem};
 use crate::units::{Octets, RatingGroup, Seconds};
 
 const FINAL_UNIT_ACTIONS: [&str; 3] = ["TERMINATE", "REDIRECT", "RESTRICT_ACCESS"];
+const ADDRESS_TYPES: [&str; 3] = ["IPV4", "IPV6", "URL"];
 const FAILURE_HANDLINGS: [&str; 3] = ["TERMINATE", "CONTINUE", "RETRY_AND_TERMINATE"];
 const USED_UP: [&str; 3] = ["block", "restrict", "throttle"];
 
@@ -29,6 +31,15 @@ pub(crate) struct Terms {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) valid_for: Option<Seconds>,
     pub(crate) final_unit_action: String,
+    /// `IPFilterRule`s, in their order, of what still passes under `RESTRICT_ACCESS`. What they say is the agent's to judge.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) restriction_filter_rules: Vec<String>,
+    /// Filters that the gateway has, by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) filter_ids: Vec<String>,
+    /// Where people are led under `REDIRECT`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) redirect_server: Option<RedirectServer>,
     pub(crate) when_used_up: String,
     /// Bit/s, 0 = none.
     pub(crate) throttle_rate: u64,
@@ -56,6 +67,9 @@ impl Default for Terms {
             threshold_percent: 20,
             valid_for: None,
             final_unit_action: "TERMINATE".to_owned(),
+            restriction_filter_rules: Vec::new(),
+            filter_ids: Vec::new(),
+            redirect_server: None,
             when_used_up: "block".to_owned(),
             throttle_rate: 0,
             failure_handling: "RETRY_AND_TERMINATE".to_owned(),
@@ -85,6 +99,13 @@ impl Terms {
         must(self.valid_for.is_none_or(|time| time.0 > 0), "validFor", "must be at least 1 s");
         let (action, used_up) = (self.final_unit_action.as_str(), self.when_used_up.as_str());
         must(FINAL_UNIT_ACTIONS.contains(&action), "finalUnitAction", &one_of(&FINAL_UNIT_ACTIONS));
+        must(action != "REDIRECT" || self.redirect_server.is_some(), "redirectServer", "must be there to redirect");
+        let address_type = self.redirect_server.as_ref().map(|server| server.redirect_address_type.as_str());
+        must(
+            address_type.is_none_or(|word| ADDRESS_TYPES.contains(&word)),
+            "redirectServer.redirectAddressType",
+            &one_of(&ADDRESS_TYPES),
+        );
         must(USED_UP.contains(&used_up), "whenUsedUp", &one_of(&USED_UP));
         must(used_up != "throttle" || self.throttle_rate > 0, "throttleRate", "must be above 0 bit/s to throttle");
         let handling = self.failure_handling.as_str();

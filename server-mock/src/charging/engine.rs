@@ -297,9 +297,26 @@ fn grant(
         validity_time: is_usable.then_some(validity),
         quota_holding_time: Some(terms.quota_holding_time).filter(|time| is_usable && time.0 > 0),
         volume_quota_threshold: Some(threshold).filter(|threshold| !is_final && threshold.0 > 0),
-        final_unit_indication: is_final
-            .then(|| FinalUnitIndication { final_unit_action: terms.final_unit_action.clone() }),
+        final_unit_indication: is_final.then(|| final_unit_indication(terms)),
     })
+}
+
+/// What the terms say of the end. Release 16 has one rule and one name, later ones have lists: a list only where there are several.
+fn final_unit_indication(terms: &Terms) -> FinalUnitIndication {
+    let one_or_list = |all: &[String]| match all {
+        [one] => (Some(one.clone()), Vec::new()),
+        all => (None, all.to_vec()),
+    };
+    let (restriction_filter_rule, restriction_filter_rule_list) = one_or_list(&terms.restriction_filter_rules);
+    let (filter_id, filter_id_list) = one_or_list(&terms.filter_ids);
+    FinalUnitIndication {
+        final_unit_action: terms.final_unit_action.clone(),
+        restriction_filter_rule,
+        restriction_filter_rule_list,
+        filter_id,
+        filter_id_list,
+        redirect_server: terms.redirect_server.clone(),
+    }
 }
 
 /// The plan's validity, or what is left of the package's time.
@@ -315,7 +332,7 @@ fn without_package(rating_group: RatingGroup) -> MultipleUnitInformation {
     MultipleUnitInformation {
         result_code: "RATING_FAILED".to_owned(),
         granted_unit: Some(GrantedUnit { total_volume: Octets(0) }),
-        final_unit_indication: Some(FinalUnitIndication { final_unit_action: Terms::default().final_unit_action }),
+        final_unit_indication: Some(FinalUnitIndication::plain(Terms::default().final_unit_action)),
         ..booked_only(rating_group)
     }
 }

@@ -211,6 +211,46 @@ pub struct GrantedUnit {
 pub struct FinalUnitIndication {
     /// `TERMINATE`, `RESTRICT_ACCESS` or `REDIRECT`.
     pub final_unit_action: String,
+    /// What is permitted then: one `IPFilterRule` (RFC 6733).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restriction_filter_rule: Option<String>,
+    /// The same, where there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub restriction_filter_rule_list: Vec<String>,
+    /// A filter that the gateway has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter_id: Option<String>,
+    /// The same, where there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filter_id_list: Vec<String>,
+    /// Where people are led.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirect_server: Option<RedirectServer>,
+}
+
+/// Where people are led once the last grant is used up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RedirectServer {
+    /// `IPV4`, `IPV6` or `URL`.
+    pub redirect_address_type: String,
+    /// An address of that type.
+    pub redirect_server_address: String,
+}
+
+impl FinalUnitIndication {
+    /// One that says no more than what to do.
+    #[must_use]
+    pub fn plain(final_unit_action: String) -> Self {
+        Self {
+            final_unit_action,
+            restriction_filter_rule: None,
+            restriction_filter_rule_list: Vec::new(),
+            filter_id: None,
+            filter_id_list: Vec::new(),
+            redirect_server: None,
+        }
+    }
 }
 
 impl ChargingDataRequest {

@@ -46,6 +46,34 @@ async fn without_a_volume_the_plans_chunk_is_granted() {
 }
 
 #[tokio::test]
+async fn the_last_grant_says_what_still_passes() {
+    let rule = "permit in ip from any to 192.0.2.10";
+    let server = json!({ "redirectAddressType": "URL", "redirectServerAddress": "https://portal.example/" });
+    for (members, said) in [
+        (
+            json!({ "finalUnitAction": "RESTRICT_ACCESS", "restrictionFilterRules": [rule], "filterIds": ["a", "b"] }),
+            json!({ "finalUnitAction": "RESTRICT_ACCESS", "restrictionFilterRule": rule, "filterIdList": ["a", "b"] }),
+        ),
+        (
+            json!({ "finalUnitAction": "RESTRICT_ACCESS", "restrictionFilterRules": [rule, rule], "filterIds": ["a"] }),
+            json!({ "finalUnitAction": "RESTRICT_ACCESS", "restrictionFilterRuleList": [rule, rule], "filterId": "a" }),
+        ),
+        (
+            json!({ "finalUnitAction": "REDIRECT", "redirectServer": server }),
+            json!({ "finalUnitAction": "REDIRECT", "redirectServer": server }),
+        ),
+    ] {
+        let world = World::start(crate::harness::lenient()).await;
+        world.add_sims().await;
+        let mut bought = json!({ "subscriberIdentifier": SUBSCRIBER, "totalVolume": 5000 });
+        bought.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        world.admin_post("/purchases", bought).await;
+        let last = world.post(CREATE, &message(0, 5000, &[])).await;
+        assert_eq!((last.granted(), &last.unit()["finalUnitIndication"]), (5000, &said));
+    }
+}
+
+#[tokio::test]
 async fn the_last_grant_says_so_and_then_nothing_is_left_until_a_top_up() {
     let world = World::with_package(5000).await;
     let update = format!("{}/update", world.session(4000).await);

@@ -165,9 +165,9 @@ impl World {
     }
 
     fn obey(&mut self, station: usize, command: &Command) -> Result<(), Halt> {
-        match *command {
+        match command {
             Command::Record(_) => Ok(()),
-            Command::Send { key, attempt, route } => {
+            &Command::Send { key, attempt, route } => {
                 let sealed = self.ledger.outstanding(key)?;
                 self.tally.count("operations", super::tally::operation(sealed.message.operation));
                 // Without another link, a detour is the way that there is.
@@ -187,7 +187,7 @@ impl World {
                     // A gate that cannot be written is an error that ends the agent.
                     return Err(Halt::Died);
                 }
-                self.kernel.meters[id].set(gate, recorded);
+                self.kernel.meters[id].set(gate.clone(), recorded);
                 self.crash_point("after", "a gate is set")
             }
             Command::DrawName => {

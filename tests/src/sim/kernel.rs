@@ -87,14 +87,15 @@ impl Meter {
         let fit = self.room(octets, now).min(count);
         add(&mut self.reading.passed, fit * octets, direction);
         let rest = (count - fit) * octets;
-        let throttles = matches!(self.gate, Some(GateSetting { mode: GateMode::Throttle(_), .. }));
-        let counter = if throttles { &mut self.reading.throttled } else { &mut self.reading.refused };
+        // Of what is restricted, all is what the filters permit.
+        let beyond = matches!(self.gate, Some(GateSetting { mode: GateMode::Throttle(_) | GateMode::Restrict(_), .. }));
+        let counter = if beyond { &mut self.reading.throttled } else { &mut self.reading.refused };
         add(counter, rest, direction);
     }
 
     /// The same, to or from the charging server: what the gate refuses may pass out of the reserve.
     pub(super) fn offer_control(&mut self, octets: u64, direction: Direction, now: BootInstant) {
-        let reserve = self.gate.map_or(0, |gate| gate.control_ceiling.get());
+        let reserve = self.gate.as_ref().map_or(0, |gate| gate.control_ceiling.get());
         let counter = if self.room(octets, now) > 0 {
             &mut self.reading.passed
         } else if self.reading.control.total().get() + octets <= reserve {
@@ -107,7 +108,7 @@ impl Meter {
 
     /// How many packets of that size fit under the ceiling.
     fn room(&self, octets: u64, now: BootInstant) -> u64 {
-        let Some(gate) = self.gate.filter(|gate| gate.deadline.is_none_or(|deadline| now < deadline)) else {
+        let Some(gate) = self.gate.as_ref().filter(|gate| gate.deadline.is_none_or(|deadline| now < deadline)) else {
             return 0;
         };
         gate.ceiling.get().saturating_sub(self.reading.passed.total().get()) / octets.max(1)

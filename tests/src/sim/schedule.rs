@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use agent::quota::{FailureHandling, OfflineGrace, Repetition, Terms, WhenUsedUp};
+use agent::quota::{FailureHandling, LocalFilters, OfflineGrace, Repetition, Terms, WhenUsedUp};
 use agent::units::{OctetRate, Octets};
 
 use super::chance::{Chance, mix};
@@ -117,7 +117,7 @@ impl Package {
             chunk,
             packet,
             failure_handling: chance.pick(&HANDLINGS),
-            when_used_up: chance.pick(&[WhenUsedUp::Block, throttle]),
+            when_used_up: chance.pick(&[WhenUsedUp::AsTold, throttle]),
             slice: chance.pick(&[Slice::None, Slice::None, Slice::Of(packet * 2), Slice::Sometimes(packet * 2)]),
         }
     }
@@ -144,6 +144,7 @@ impl Package {
             failure_handling: self.failure_handling,
             offline_grace: OfflineGrace { octets: Octets::new(self.chunk / 10), duration: Duration::from_secs(90) },
             when_used_up: self.when_used_up,
+            filters: LocalFilters::default(),
             control_reserve: Octets::new(100_000),
         }
     }

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use agent::quota::{
-    Answer, Container, FailureHandling, FinalUnitAction, GrantedUnit, MessageKey, Operation, Outcome, QuotaManagement,
-    Repetition, ResultCode,
+    Answer, Container, Exceptions, FailureHandling, FinalUnitAction, GrantedUnit, MessageKey, Operation, Outcome,
+    QuotaManagement, Repetition, ResultCode,
 };
 use agent::units::{ChargingId, Octets, SessionRef, SubscriberIdentifier};
 
@@ -232,10 +232,17 @@ impl Server {
             validity_time: validity,
             quota_holding_time: chance.pick(&[None, None, Some(Duration::from_mins(2))]),
             // Some servers say that units are the last, some let it come to a refusal.
-            final_unit: chance.pick(&[None, Some(FinalUnitAction::Terminate)]).filter(|_| octets == left),
+            final_unit: chance.pick(&ENDINGS).filter(|_| octets == left),
+            exceptions: Exceptions { rules: RULES.map(str::to_owned).into(), ..Exceptions::default() },
         }
     }
 }
+
+/// What may come with the last units, if anything does.
+const ENDINGS: [Option<FinalUnitAction>; 4] =
+    [None, Some(FinalUnitAction::Terminate), Some(FinalUnitAction::RestrictAccess), Some(FinalUnitAction::Redirect)];
+/// What is permitted then.
+const RULES: [&str; 2] = ["permit in ip from any to any", "permit out ip from any to any"];
 
 /// The failure handlings there are, for whoever draws one.
 pub(super) const HANDLINGS: [FailureHandling; 3] =

@@ -1,7 +1,7 @@
 //! Loads the programs without attaching them and sends packets through them one at a time.
 
 use agent::datapath::{Counting, load::OBJECT};
-use agent_common::{AllowKey, Counters, DirectionCounters, Gate, Hint, Tally, Word};
+use agent_common::{AllowKey, Counters, DirectionCounters, Filters, Gate, Hint, Tally, Word};
 use aya::{
     Ebpf,
     maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, RingBuf},
@@ -63,6 +63,14 @@ impl Bench {
         let mut map: PerCpuArray<_, Counters> = self.object.map_mut("counters").unwrap().try_into().unwrap();
         let zeros = vec![Counters::default(); aya::util::nr_cpus().unwrap()];
         map.set(0, PerCpuValues::try_from(zeros).unwrap(), 0).unwrap();
+    }
+
+    /// Writes the filters that these rules come to.
+    pub(crate) fn set_filters(&mut self, texts: &[&str]) {
+        let rules = agent::quota::rules(texts.iter().copied()).expect("rules");
+        let filters = agent::datapath::filters::filters(&rules).expect("filters");
+        let mut map: Array<_, Filters> = self.object.map_mut("filters").unwrap().try_into().unwrap();
+        map.set(0, filters, 0).unwrap();
     }
 
     pub(crate) fn allow(&mut self, key: AllowKey) {

@@ -3,6 +3,7 @@
 
 mod bench;
 mod contention;
+mod filters;
 mod forged;
 mod gate;
 mod object;

@@ -75,6 +75,11 @@ const PARTS: &[Part] = &[
                  the meter's: `meter` sees such losses and does it again",
     },
     Part { file: "ceiling", tests: &["closes_at_the_ceiling", "final_unit_blocks_and_top_up_reopens"], others: SAME },
+    Part {
+        file: "actions",
+        tests: &["a_restricted_link_carries_what_the_server_permits_and_its_word_counts_at_any_moment"],
+        others: "",
+    },
     Part { file: "storm", tests: &["survives_kill_minus_nine"], others: SAME },
     Part { file: "stopping", tests: &["keep_leaves_pins_and_gates_and_the_next_agent_goes_on"], others: USER },
     Part {

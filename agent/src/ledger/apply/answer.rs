@@ -60,7 +60,7 @@ impl Batch<'_> {
     fn put_grant(&self, session: &SessionRow, grant: &Grant) -> Result<()> {
         self.execute(
             "INSERT OR REPLACE INTO grant_last (charging_id, ceiling, octets, threshold, valid_until, holding, final_unit, \
-             result) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+             result, exceptions) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             params![
                 session.opening.session,
                 grant.ceiling,
@@ -70,6 +70,7 @@ impl Batch<'_> {
                 grant.holding.map(nanos),
                 grant.final_unit,
                 grant.result,
+                grant.exceptions,
             ],
         )?;
         self.execute(

@@ -9,8 +9,8 @@ use super::{boot, bytes, label};
 use crate::clock::Moment;
 use crate::ledger::{Granularity, Ledger, Scope, Usage, Verdict};
 use crate::quota::{
-    Answer, Command, Event, FailureHandling, GateMode, GateSetting, GrantedUnit, MessageKey, OfflineGrace, Outcome,
-    Quota, Reading, Record, Repetition, ResultCode, Terms, Usable, WhenUsedUp,
+    Answer, Command, Event, FailureHandling, GateMode, GateSetting, GrantedUnit, LocalFilters, MessageKey,
+    OfflineGrace, Outcome, Quota, Reading, Record, Repetition, ResultCode, Terms, Usable, WhenUsedUp,
 };
 use crate::units::{
     BootInstant, ChargingId, Epoch, Generation, LocalSequenceNumber, OctetRate, Octets, SessionRef,
@@ -71,6 +71,7 @@ fn terms(server: Server) -> Terms {
         failure_handling: FailureHandling::Continue,
         offline_grace: OfflineGrace { octets: Octets::new(1 << 19), duration: Duration::from_mins(5) },
         when_used_up: WhenUsedUp::Throttle(OctetRate::per_second(8000)),
+        filters: LocalFilters::default(),
         control_reserve: Octets::new(1 << 20),
     }
 }
@@ -175,12 +176,13 @@ impl World {
 
     /// Traffic up to the ceiling, and some beyond it that is throttled.
     fn traffic(&mut self) {
-        let ceiling = self.gate.map_or(0, |gate| gate.ceiling.get());
+        let ceiling = self.gate.as_ref().map_or(0, |gate| gate.ceiling.get());
         let room = ceiling.saturating_sub(self.reading.passed.total().get());
         let octets = self.rng.u64(0..=room.min(1 << 19));
         let uplink = self.rng.u64(0..=octets);
         self.reading.passed = self.reading.passed.saturating_add(UsedUnit::new(uplink, octets - uplink));
-        let polices = self.gate.is_some_and(|gate| matches!(gate.mode, GateMode::Throttle(_)));
+        let polices =
+            self.gate.as_ref().is_some_and(|gate| matches!(gate.mode, GateMode::Throttle(_) | GateMode::Restrict(_)));
         if room == 0 && polices {
             let throttled = UsedUnit::new(self.rng.u64(0..2000), self.rng.u64(0..2000));
             self.reading.throttled = self.reading.throttled.saturating_add(throttled);

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use super::{Ledger, SealRequest};
 use crate::clock::{Label, Moment};
 use crate::quota::{
-    Container, FinalUnitAction, Grant, Message, MessageKey, Operation, QuotaManagement, Record, ResultCode,
+    Container, Exceptions, FinalUnitAction, Grant, Message, MessageKey, Operation, QuotaManagement, Record, ResultCode,
     SessionOpening, Trigger,
 };
 use crate::units::{
@@ -110,6 +110,11 @@ fn grant(ceiling: u64) -> Grant {
         valid_until: Some(at(600)),
         holding: Some(Duration::from_secs(90)),
         final_unit: Some(FinalUnitAction::RestrictAccess),
+        exceptions: Exceptions {
+            rules: vec!["permit in 6 from any to 192.0.2.10 443".to_owned()],
+            filters: vec!["shop".to_owned()],
+            portal: Some("https://portal.example/".to_owned()),
+        },
         result: ResultCode::Success,
     }
 }

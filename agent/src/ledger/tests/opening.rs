@@ -8,6 +8,7 @@ use rusqlite::Connection;
 
 use super::{BOOT, SESSION, acknowledged, boot, closed, commit, opened, opening, sealed, told};
 use crate::ledger::{Ledger, Verdict};
+use crate::quota::Exceptions;
 use crate::units::Octets;
 
 fn fresh() -> (tempfile::TempDir, PathBuf) {
@@ -28,7 +29,7 @@ fn a_commit_is_synced_before_it_counts() {
     assert_eq!(pragma(&ledger, "synchronous"), "Integer(2)", "FULL");
     assert_eq!(pragma(&ledger, "journal_mode"), "Text([119, 97, 108])", "wal");
     assert_eq!(pragma(&ledger, "foreign_keys"), "Integer(1)");
-    assert_eq!(pragma(&ledger, "user_version"), "Integer(2)");
+    assert_eq!(pragma(&ledger, "user_version"), "Integer(3)");
     assert_eq!(pragma(&ledger, "application_id"), format!("Integer({})", 0x7765_6972));
     assert_eq!(pragma(&ledger, "integrity_check"), "Text([111, 107])", "ok");
 }
@@ -85,15 +86,15 @@ fn a_newer_schema_is_refused_and_left_alone() {
     let (_directory, path) = fresh();
     drop(Ledger::open(&path, boot()).expect("opens"));
     let database = Connection::open(&path).expect("opens");
-    database.pragma_update(None, "user_version", 3).expect("a version");
+    database.pragma_update(None, "user_version", 4).expect("a version");
     drop(database);
     let error = told(Ledger::open(&path, boot()));
-    assert!(error.contains("schema version 3 is newer than version 2"), "{error}");
+    assert!(error.contains("schema version 4 is newer than version 3"), "{error}");
     assert!(error.contains(&path.display().to_string()), "{error}");
     let version: i32 = Connection::open(&path)
         .and_then(|db| db.pragma_query_value(None, "user_version", |row| row.get(0)))
         .expect("reads");
-    assert_eq!(version, 3);
+    assert_eq!(version, 4);
 }
 
 #[test]
@@ -115,10 +116,11 @@ fn a_ledger_of_version_1_is_migrated_with_all_that_is_in_it() {
     database.execute(&grant, []).expect("a grant");
     drop(database);
     let mut ledger = Ledger::open(&path, boot()).expect("opens");
-    assert_eq!(pragma(&ledger, "user_version"), "Integer(2)");
+    assert_eq!(pragma(&ledger, "user_version"), "Integer(3)");
     let [session] = &ledger.restore().expect("restores")[..] else { panic!("one session") };
     assert_eq!(session.opening, opening(SESSION));
     assert_eq!(session.grant.as_ref().map(|grant| grant.ceiling), Some(Octets::new(5000)));
+    assert_eq!(session.grant.as_ref().map(|grant| grant.exceptions.clone()), Some(Exceptions::default()));
     assert_eq!(session.failure_handling, None);
     assert_eq!(session.highest_ceiling, Octets::new(7000), "of its grant and its grace");
     assert_eq!((session.slice, session.uncertain), (None, None));
@@ -136,7 +138,7 @@ fn a_message_that_version_1_has_left_may_have_been_sent() {
     drop(database);
 
     let ledger = Ledger::open(&path, boot()).expect("opens");
-    assert_eq!(pragma(&ledger, "user_version"), "Integer(2)");
+    assert_eq!(pragma(&ledger, "user_version"), "Integer(3)");
     let sessions = ledger.restore().expect("restores");
     assert_eq!(sessions.len(), 1);
     assert_eq!(sessions[0].outstanding.as_ref().map(|message| message.number.get()), Some(2));

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::clock::{Label, Moment};
 use crate::ledger::{Granularity, LabelledContainer, Ledger, Scope, SealRequest, Usage, Verdict};
-use crate::quota::{Container, FailureHandling, Grant, QuotaManagement, Record, Trigger};
+use crate::quota::{Container, Exceptions, FailureHandling, Grant, QuotaManagement, Record, Trigger};
 use crate::units::{BootId, BootInstant, ChargingId, Octets, SessionRef, SubscriberIdentifier, UsedUnit};
 
 /// A session with its create answered.
@@ -184,7 +184,13 @@ fn an_acknowledgement_deletes_the_message_and_keeps_the_history() {
     let answer = Record::MessageAcknowledged {
         key: key(1),
         session_ref: None,
-        grant: Some(Grant { valid_until: None, holding: None, final_unit: None, ..grant(u64::MAX) }),
+        grant: Some(Grant {
+            valid_until: None,
+            holding: None,
+            final_unit: None,
+            exceptions: Exceptions::default(),
+            ..grant(u64::MAX)
+        }),
         failure_handling: None,
     };
     commit(&mut ledger, &[answer]).expect("commits");

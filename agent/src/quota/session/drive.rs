@@ -5,7 +5,7 @@ use super::{
 };
 use crate::quota::outbox::is_overdue;
 use crate::quota::{
-    Command, FailureHandling, GateMode, Operation, Record, Repetition, ResultCode, State, Trigger, WhenUsedUp,
+    Command, FailureHandling, GateMode, Operation, Record, Repetition, ResultCode, State, Trigger, UsedUp,
 };
 use crate::units::{BootInstant, Octets};
 
@@ -17,7 +17,7 @@ struct Reason {
 }
 
 /// The gate a session wants, in octets of the session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::quota) struct WantedGate {
     pub(in crate::quota) ceiling: Octets,
     pub(in crate::quota) deadline: Option<BootInstant>,
@@ -90,10 +90,7 @@ impl Session {
         if self.closing.is_some() || !self.live {
             return None;
         }
-        let mode = match (self.exhausted.is_some(), self.terms.when_used_up) {
-            (true, WhenUsedUp::Throttle(rate)) => GateMode::Throttle(rate),
-            (true, WhenUsedUp::Block) | (false, WhenUsedUp::Block | WhenUsedUp::Throttle(_)) => GateMode::Block,
-        };
+        let mode = self.used_up().map_or(GateMode::Block, |used_up| used_up.mode);
         let ceiling = self.granted_ceiling()?;
         let (deadline, threshold) = match (self.grace.filter(|_| !self.grace_over), &self.grant) {
             (Some((_, until)), _) => (Some(until), None),
@@ -104,10 +101,20 @@ impl Session {
             (None, None) => return None,
         };
         let gate = WantedGate { ceiling, deadline, threshold, mode };
-        Some(self.slice_ends().map_or(gate, |(ceiling, moves_at)| {
-            let threshold = Some(threshold.map_or(moves_at, |threshold| threshold.min(moves_at)));
-            WantedGate { ceiling, threshold, ..gate }
-        }))
+        Some(match self.slice_ends() {
+            None => gate,
+            Some((ceiling, moves_at)) => {
+                let threshold = Some(threshold.map_or(moves_at, |threshold| threshold.min(moves_at)));
+                WantedGate { ceiling, threshold, ..gate }
+            }
+        })
+    }
+
+    /// What becomes of traffic when the package is used up; `None` while it is not.
+    pub(in crate::quota) fn used_up(&self) -> Option<UsedUp> {
+        self.exhausted?;
+        let (action, exceptions) = &self.last_words;
+        Some(UsedUp::of(&self.terms, *action, exceptions))
     }
 
     /// Session octets up to which there are units, or grace; `None` before the first grant.

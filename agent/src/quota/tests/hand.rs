@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crate::quota::{
-    Answer, Command, Event, FailureHandling, FinalUnitAction, GateSetting, GrantedUnit, Message, MessageKey,
-    OfflineGrace, Outcome, Quota, Reading, Record, Repetition, ResultCode, State, Terms, Usable, WhenUsedUp,
+    Answer, Command, Event, Exceptions, FailureHandling, FinalUnitAction, GateSetting, GrantedUnit, LocalFilters,
+    Message, MessageKey, OfflineGrace, Outcome, Quota, Reading, Record, Repetition, ResultCode, State, Terms, Usable,
+    WhenUsedUp,
 };
 use crate::units::{
     BootId, BootInstant, ChargingId, Epoch, Generation, Octets, SessionRef, SubscriberIdentifier, UsedUnit,
@@ -31,7 +32,8 @@ pub(super) fn terms() -> Terms {
         max_unrecorded: None,
         failure_handling: FailureHandling::Terminate,
         offline_grace: OfflineGrace { octets: Octets::new(50_000), duration: Duration::from_mins(5) },
-        when_used_up: WhenUsedUp::Block,
+        when_used_up: WhenUsedUp::AsTold,
+        filters: LocalFilters::default(),
         control_reserve: Octets::new(100_000),
         repetition: Repetition::Recognised,
     }
@@ -50,6 +52,7 @@ pub(super) fn granted(octets: u64) -> GrantedUnit {
         validity_time: None,
         quota_holding_time: None,
         final_unit: None,
+        exceptions: Exceptions::default(),
     }
 }
 
@@ -196,7 +199,7 @@ pub(super) fn sealed_maybe(commands: &[Command]) -> Option<&Message> {
 /// The last gate that was set.
 pub(super) fn gate(commands: &[Command]) -> Option<GateSetting> {
     commands.iter().rev().find_map(|command| match command {
-        Command::SetGate(setting) => Some(*setting),
+        Command::SetGate(setting) => Some(setting.clone()),
         _ => None,
     })
 }

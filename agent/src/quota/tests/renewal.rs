@@ -73,7 +73,7 @@ impl Stream {
     /// What the kernel does, with its hints.
     fn offer(&mut self, octets: u64) {
         let (ceiling, threshold) =
-            self.gate.map_or((0, None), |gate| (gate.ceiling.get(), gate.threshold.map(Octets::get)));
+            self.gate.as_ref().map_or((0, None), |gate| (gate.ceiling.get(), gate.threshold.map(Octets::get)));
         let fits = (ceiling.saturating_sub(self.passed) / PACKET * PACKET).min(octets);
         let crosses = threshold.is_some_and(|at| self.passed < at && self.passed + fits >= at);
         self.passed += fits;

@@ -7,8 +7,8 @@ use super::hand::{
     session_of, sim, terms, unanswered,
 };
 use crate::quota::{
-    Answer, Command, Event, FailureHandling, GateMode, Grant, GrantedUnit, Operation, Outcome, Quota, QuotaManagement,
-    Reading, Record, ResultCode, Route, State, StoredSession, Terms, Trigger, Usable, WhenUsedUp,
+    Answer, Command, Event, Exceptions, FailureHandling, GateMode, Grant, GrantedUnit, Operation, Outcome, Quota,
+    QuotaManagement, Reading, Record, ResultCode, Route, State, StoredSession, Terms, Trigger, Usable, WhenUsedUp,
 };
 use crate::units::{ChargingId, OctetRate, Octets, UsedUnit};
 
@@ -539,6 +539,7 @@ fn stored(hand: &mut Hand) -> StoredSession {
             valid_until: None,
             holding: None,
             final_unit: None,
+            exceptions: Exceptions::default(),
             result: ResultCode::Success,
         }),
         checkpoint: Some((UsedUnit::new(400_000, 0), UsedUnit::ZERO)),

@@ -6,8 +6,8 @@ use super::hand::{
     Hand, answered, at, epoch, gate, granted, kinds, last, passed, sealed, sealed_maybe, sim, terms, unanswered,
 };
 use crate::quota::{
-    Command, Event, FailureHandling, GateMode, Grant, Quota, Reading, Record, ResultCode, State, StoredSession, Terms,
-    Trigger, Usable, WhenUsedUp,
+    Command, Event, Exceptions, FailureHandling, GateMode, Grant, Quota, Reading, Record, ResultCode, State,
+    StoredSession, Terms, Trigger, Usable, WhenUsedUp,
 };
 use crate::units::{OctetRate, Octets, UsedUnit};
 
@@ -198,6 +198,7 @@ fn stored(slice: Option<u64>) -> StoredSession {
         valid_until: None,
         holding: None,
         final_unit: None,
+        exceptions: Exceptions::default(),
         result: ResultCode::Success,
     };
     StoredSession {

@@ -20,8 +20,8 @@ fn asked_within(minutes: u64, packet: u64, grant: impl Fn() -> GrantedUnit) -> (
     let (mut hand, mut setting) = first(grant());
     let (mut asked, mut refused, mut used) = (0, 0, 0);
     while hand.now < at(minutes * 60_000) {
-        let ceiling = setting.map_or(0, |gate| gate.ceiling.get());
-        let open = setting.is_some_and(|gate| gate.deadline.is_none_or(|deadline| hand.now < deadline));
+        let ceiling = setting.as_ref().map_or(0, |gate| gate.ceiling.get());
+        let open = setting.as_ref().is_some_and(|gate| gate.deadline.is_none_or(|deadline| hand.now < deadline));
         if open && used + packet <= ceiling {
             used += packet;
         } else {
@@ -200,10 +200,10 @@ fn a_holding_time_of_a_second_opens_and_returns_no_session_for_every_packet() {
     let hasty = || GrantedUnit { quota_holding_time: Some(Duration::from_secs(1)), ..granted(1_000_000) };
     let (mut hand, _) = first(hasty());
     let (mut messages, mut used, mut refused) = (0, 0, 0);
-    let mut setting = None;
+    let mut setting: Option<GateSetting> = None;
     while hand.now < at(600_000) {
         // A packet every two seconds.
-        if setting.is_none_or(|gate: GateSetting| gate.ceiling > Octets::new(used)) {
+        if setting.as_ref().is_none_or(|gate| gate.ceiling > Octets::new(used)) {
             used += 100;
         } else {
             refused += 100;

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crate::quota::{
-    Answer, Event, FailureHandling, FinalUnitAction, Grant, GrantedUnit, Message, MessageKey, OfflineGrace, Operation,
-    Outcome, Reading, Repetition, ResultCode, SessionOpening, StoredSession, Terms, Trigger, Usable, WhenUsedUp,
+    Answer, Event, Exceptions, FailureHandling, FinalUnitAction, Grant, GrantedUnit, LocalFilters, Message, MessageKey,
+    OfflineGrace, Operation, Outcome, Reading, Repetition, ResultCode, SessionOpening, StoredSession, Terms, Trigger,
+    Usable, WhenUsedUp,
 };
 use crate::units::{
     BootId, BootInstant, ChargingId, Epoch, Generation, InvocationSequenceNumber, LocalSequenceNumber, OctetRate,
@@ -42,6 +43,10 @@ pub(super) fn terms() -> Terms {
         failure_handling: FailureHandling::Continue,
         offline_grace: OfflineGrace { octets: Octets::new(50_000), duration: Duration::MAX },
         when_used_up: WhenUsedUp::Throttle(OctetRate::per_second(u64::MAX)),
+        filters: LocalFilters {
+            named: [("shop \"1\"".to_owned(), vec![String::new(), "permit in ip from any to any".to_owned()])].into(),
+            own: Some("shop \"1\"".to_owned()),
+        },
         control_reserve: Octets::new(100_000),
         repetition: Repetition::Recognised,
     }
@@ -59,6 +64,15 @@ pub(super) fn granted(octets: u64) -> GrantedUnit {
         validity_time: Some(Duration::from_nanos(u64::MAX)),
         quota_holding_time: None,
         final_unit: None,
+        exceptions: Exceptions::default(),
+    }
+}
+
+fn exceptions() -> Exceptions {
+    Exceptions {
+        rules: vec!["deny in ip from any to \u{e4}\n".to_owned(), String::new()],
+        filters: vec!["shop".to_owned()],
+        portal: Some("https://portal.example/?a=\"b\"".to_owned()),
     }
 }
 
@@ -138,6 +152,15 @@ const fn next_action(action: FinalUnitAction) -> FinalUnitAction {
     }
 }
 
+const fn next_used_up(when_used_up: WhenUsedUp) -> WhenUsedUp {
+    match when_used_up {
+        WhenUsedUp::AsTold => WhenUsedUp::Block,
+        WhenUsedUp::Block => WhenUsedUp::Restrict,
+        WhenUsedUp::Restrict => WhenUsedUp::Throttle(OctetRate::per_second(1)),
+        WhenUsedUp::Throttle(_) => WhenUsedUp::AsTold,
+    }
+}
+
 const fn next_result(result: ResultCode) -> ResultCode {
     match result {
         ResultCode::Success => ResultCode::QuotaLimitReached,
@@ -194,6 +217,7 @@ fn outcomes() -> Vec<Outcome> {
                 validity_time: None,
                 quota_holding_time: Some(Duration::ZERO),
                 final_unit: Some(action),
+                exceptions: exceptions(),
             };
             outcomes.push(answered(Some(unit)));
         }
@@ -223,8 +247,9 @@ pub(super) fn events() -> Vec<Event> {
     events.extend(outcomes().into_iter().map(|outcome| Event::Answer { key: key(u32::MAX), attempt: 3, outcome }));
     for handling in all(FailureHandling::Terminate, next_handling) {
         for repetition in all(Repetition::Recognised, next_repetition) {
-            events.push(usable(WhenUsedUp::Block, handling, repetition));
-            events.push(usable(WhenUsedUp::Throttle(OctetRate::per_second(1)), handling, repetition));
+            for when_used_up in all(WhenUsedUp::AsTold, next_used_up) {
+                events.push(usable(when_used_up, handling, repetition));
+            }
         }
     }
     complete(events.iter().map(number_of_event));
@@ -293,6 +318,7 @@ fn full(trigger: Trigger, operation: Operation) -> StoredSession {
             valid_until: Some(at(13)),
             holding: Some(Duration::from_millis(14)),
             final_unit: Some(FinalUnitAction::Redirect),
+            exceptions: exceptions(),
             result: ResultCode::Denied,
         }),
         failure_handling: Some(FailureHandling::Continue),

@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::{assert_passes, expected, minified, wire_file};
 use crate::quota::{
-    Answer, Container, FailureHandling, FinalUnitAction, GrantedUnit, Message, Operation, Outcome, QuotaManagement,
-    ResultCode, Trigger,
+    Answer, Container, Exceptions, FailureHandling, FinalUnitAction, GrantedUnit, Message, Operation, Outcome,
+    QuotaManagement, ResultCode, Trigger,
 };
 use crate::reporter::{Identity, Interval, Reply, SealInput, as_retransmission, decode, encode};
 use crate::units::{
@@ -243,6 +243,7 @@ fn units(octets: u64, threshold: Option<u64>, times: (Option<u64>, Option<u64>))
         validity_time: times.0.map(Duration::from_secs),
         quota_holding_time: times.1.map(Duration::from_secs),
         final_unit: None,
+        exceptions: Exceptions::default(),
     }
 }
 
@@ -263,6 +264,23 @@ fn every_golden_response_is_understood() {
         final_unit: Some(FinalUnitAction::Terminate),
         ..units(0, None, (None, None))
     };
+    let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    let ending = |action, exceptions| {
+        let unit = units(4096, None, (Some(600), None));
+        answered(None, Some(GrantedUnit { final_unit: Some(action), exceptions, ..unit }))
+    };
+    let restricted = Exceptions {
+        rules: texts(&["permit in 6 from any to 192.0.2.10 443", "permit out 6 from 192.0.2.10 443 to assigned"]),
+        filters: texts(&["shop"]),
+        portal: None,
+    };
+    let restricted_once = Exceptions {
+        rules: texts(&["deny in ip from any to 10.0.0.0/8"]),
+        filters: texts(&["shop", "news"]),
+        portal: None,
+    };
+    let redirected = Exceptions { portal: Some("https://portal.example/buy".to_owned()), ..Exceptions::default() };
+    let final_unit = expected(Operation::Update, 5);
     let mut report_only = expected(Operation::Update, 6);
     report_only.requested = None;
     for (asked, status, golden, outcome) in [
@@ -274,6 +292,14 @@ fn every_golden_response_is_understood() {
         ),
         (expected(Operation::Update, 1), 200, "update-threshold.response.json", answered(None, Some(usual))),
         (expected(Operation::Update, 5), 200, "final-unit.response.json", answered(None, Some(last))),
+        (final_unit, 200, "final-unit-restrict.response.json", ending(FinalUnitAction::RestrictAccess, restricted)),
+        (
+            final_unit,
+            200,
+            "final-unit-restrict-one.response.json",
+            ending(FinalUnitAction::RestrictAccess, restricted_once),
+        ),
+        (final_unit, 200, "final-unit-redirect.response.json", ending(FinalUnitAction::Redirect, redirected)),
         (expected(Operation::Update, 6), 200, "quota-limit.response.json", answered(None, Some(nothing))),
         (report_only, 200, "update-report-only.response.json", answered(None, None)),
         (expected(Operation::Event, 9), 201, "pec.response.json", answered(None, None)),

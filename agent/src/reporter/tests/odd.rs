@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::expected;
-use crate::quota::{Answer, FinalUnitAction, GrantedUnit, Operation, Outcome, ResultCode};
+use crate::quota::{Answer, FinalUnitAction, GrantedUnit, Operation, Outcome, ResultCode, rules};
 use crate::reporter::http::retry_after;
 use crate::reporter::{Reply, decode};
 use crate::units::Octets;
@@ -94,6 +94,31 @@ fn an_empty_final_unit_action_is_none_and_an_unknown_one_blocks() {
     assert_eq!(with("null"), None);
     assert_eq!(with(r#""RESTRICT_ACCESS""#), Some(FinalUnitAction::RestrictAccess));
     assert_eq!(with(r#""EXPLODE""#), Some(FinalUnitAction::Terminate));
+}
+
+#[test]
+fn what_still_passes_is_kept_as_it_came_and_never_cut_down_to_something_that_could_be_followed() {
+    let exceptions = |members: String| {
+        granted(&format!(
+            r#"{{"ratingGroup":10,"finalUnitIndication":{{"finalUnitAction":"RESTRICT_ACCESS",{members}}}}}"#
+        ))
+        .exceptions
+    };
+    let portal = |kind: &str, address: &str| {
+        let server =
+            format!(r#""redirectServer":{{"redirectAddressType":"{kind}","redirectServerAddress":"{address}"}}"#);
+        exceptions(server).portal
+    };
+    assert_eq!(portal("IPV4", "192.0.2.10").as_deref(), Some("http://192.0.2.10/"));
+    assert_eq!(portal("IPV6", "2001:db8::10").as_deref(), Some("http://[2001:db8::10]/"));
+    assert_eq!(portal("SIP_URI", "sip:buy@portal.example").as_deref(), Some("sip:buy@portal.example"));
+    assert_eq!(exceptions(r#""redirectServer":{}"#.to_owned()).portal, None);
+    let rule = "permit in ip from any to any";
+    let many = vec![format!("\"{rule}\""); 5000].join(",");
+    let kept = exceptions(format!(r#""restrictionFilterRule":"{rule}","restrictionFilterRuleList":[{many}]"#)).rules;
+    assert!(kept.len() < 100 && rules(kept.iter().map(String::as_str)).is_err(), "{} rules", kept.len());
+    let long = exceptions(format!(r#""restrictionFilterRule":"{rule}{}""#, " ".repeat(100_000))).rules;
+    assert!(long[0].len() < 2000 && rules(long.iter().map(String::as_str)).is_err());
 }
 
 #[test]

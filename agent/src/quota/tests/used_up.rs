@@ -1,0 +1,210 @@
+//! What becomes of a used-up link: each action, changed and ended at any moment.
+
+use super::hand::{Hand, answered, gate, granted, kinds, last, nothing, passed, sealed, sim, terms};
+use crate::quota::{
+    Command, Event, Exceptions, FinalUnitAction, GateMode, GrantedUnit, LocalFilters, PortalHost, QuotaManagement,
+    Reading, Record, State, Terms, WhenUsedUp, rules,
+};
+use crate::units::{OctetRate, Octets, UsedUnit};
+
+const OUT: &str = "permit in 6 from any to 192.0.2.10 443";
+const BACK: &str = "permit out 6 from 192.0.2.10 443 to any";
+
+fn listed(texts: &[&str]) -> Exceptions {
+    Exceptions { rules: texts.iter().map(|text| (*text).to_owned()).collect(), ..Exceptions::default() }
+}
+
+fn with(action: FinalUnitAction, exceptions: Exceptions, unit: &GrantedUnit) -> GrantedUnit {
+    GrantedUnit { final_unit: Some(action), exceptions, ..unit.clone() }
+}
+
+fn restricted(unit: &GrantedUnit) -> GrantedUnit {
+    with(FinalUnitAction::RestrictAccess, listed(&[OUT, BACK]), unit)
+}
+
+fn mode(commands: &[Command]) -> Option<GateMode> {
+    gate(commands).map(|gate| gate.mode)
+}
+
+fn restrict(texts: &[&str]) -> GateMode {
+    GateMode::Restrict(rules(texts.iter().copied()).expect("rules"))
+}
+
+/// A link that has used up its last 1,000 octets, under these terms; and the mode that its gate was given.
+fn used_up(terms: Terms, action: FinalUnitAction, exceptions: &Exceptions) -> (Hand, Option<GateMode>) {
+    let mut hand = Hand::new();
+    hand.usable(terms);
+    hand.answer(answered(with(action, exceptions.clone(), &last(1_000))));
+    let commands = hand.read(passed(1_000));
+    let mode = mode(&commands).or_else(|| gate_of(&hand));
+    (hand, mode)
+}
+
+fn gate_of(hand: &Hand) -> Option<GateMode> {
+    hand.quota.overview(hand.now).used_up.map(|used_up| used_up.mode)
+}
+
+fn why(hand: &Hand) -> String {
+    hand.quota.overview(hand.now).used_up.and_then(|used_up| used_up.not_followed).unwrap_or_default()
+}
+
+#[test]
+fn a_link_is_restricted_to_what_the_server_permits() {
+    let (hand, mode) = used_up(terms(), FinalUnitAction::RestrictAccess, &listed(&[OUT, BACK]));
+    assert_eq!(mode, Some(restrict(&[OUT, BACK])));
+    assert_eq!((hand.state(), why(&hand)), (State::Exhausted, String::new()));
+}
+
+#[test]
+fn a_rule_that_cannot_be_followed_blocks_and_says_why() {
+    for rule in ["permit in 6 from any to any established", "permit in ip from any to portal.example", "", "\u{1}"] {
+        let (hand, mode) = used_up(terms(), FinalUnitAction::RestrictAccess, &listed(&[OUT, rule, BACK]));
+        assert_eq!(mode, Some(GateMode::Block), "{rule}");
+        assert!(why(&hand).starts_with("filter rule"), "{rule}: {}", why(&hand));
+    }
+}
+
+#[test]
+fn filters_are_named_or_the_links_own() {
+    let filters = LocalFilters {
+        named: [("shop".to_owned(), vec![OUT.to_owned()]), ("news".to_owned(), vec![BACK.to_owned()])].into(),
+        own: Some("news".to_owned()),
+    };
+    let terms = Terms { filters, ..terms() };
+    let by_name = |names: &[&str]| Exceptions {
+        filters: names.iter().map(|name| (*name).to_owned()).collect(),
+        ..Exceptions::default()
+    };
+    let mode =
+        |terms: &Terms, exceptions: &Exceptions| used_up(terms.clone(), FinalUnitAction::RestrictAccess, exceptions).1;
+    assert_eq!(mode(&terms, &by_name(&["shop", "news"])), Some(restrict(&[OUT, BACK])));
+    assert_eq!(mode(&terms, &by_name(&[])), Some(restrict(&[BACK])));
+    let (hand, unknown) = used_up(terms.clone(), FinalUnitAction::RestrictAccess, &by_name(&["shop", "games"]));
+    assert_eq!(unknown, Some(GateMode::Block));
+    assert!(why(&hand).contains("\"games\""), "{}", why(&hand));
+    let bare = Terms { filters: LocalFilters::default(), ..terms.clone() };
+    assert_eq!(mode(&bare, &by_name(&[])), Some(GateMode::Block), "nothing is permitted where nobody permits anything");
+    let local = Terms { when_used_up: WhenUsedUp::Restrict, ..terms };
+    assert_eq!(used_up(local, FinalUnitAction::Terminate, &by_name(&[])).1, Some(restrict(&[BACK])));
+}
+
+#[test]
+fn block_and_throttle_of_the_configuration_go_before_the_servers_word() {
+    let rate = OctetRate::per_second(8_000);
+    for (when_used_up, expected) in
+        [(WhenUsedUp::Block, GateMode::Block), (WhenUsedUp::Throttle(rate), GateMode::Throttle(rate))]
+    {
+        let terms = Terms { when_used_up, ..terms() };
+        let (_, mode) = used_up(terms, FinalUnitAction::RestrictAccess, &listed(&[OUT]));
+        assert_eq!(mode, Some(expected));
+    }
+}
+
+#[test]
+fn people_are_led_to_a_portal_that_can_be_read_and_blocked_otherwise() {
+    let led = |portal: Option<&str>| {
+        let exceptions = Exceptions { portal: portal.map(str::to_owned), ..Exceptions::default() };
+        used_up(terms(), FinalUnitAction::Redirect, &exceptions)
+    };
+    for (url, host, port) in [
+        ("https://Portal.example/buy?a=b", PortalHost::Name("portal.example".to_owned()), 443),
+        ("http://192.0.2.10:8080", PortalHost::Address("192.0.2.10".parse().expect("an address")), 8080),
+        ("HTTP://[2001:db8::1]/", PortalHost::Address("2001:db8::1".parse().expect("an address")), 80),
+    ] {
+        let Some(GateMode::Redirect(portal)) = led(Some(url)).1 else { panic!("{url} is no portal") };
+        assert_eq!((portal.url.as_str(), portal.host, portal.port), (url, host, port));
+    }
+    let wrong = [
+        "",
+        "portal.example",
+        "ftp://portal.example",
+        "sip:buy@portal.example",
+        "http://",
+        "http:///buy",
+        "http://user@portal.example/",
+        "http://portal.example:0/",
+        "http://portal.example:65536/",
+        "http://[2001:db8::1/",
+        "http://[2001:db8::1]x/",
+        "http://10.0.0/",
+        "http://-a.example/",
+        "http://a..b/",
+        "http://portal example/",
+        "http://pörtal.example/",
+    ];
+    for url in wrong {
+        let (hand, mode) = led(Some(url));
+        assert_eq!(mode, Some(GateMode::Block), "{url}");
+        assert!(why(&hand).starts_with("the portal"), "{url}: {}", why(&hand));
+    }
+    assert_eq!(led(None).1, Some(GateMode::Block));
+}
+
+#[test]
+fn octets_that_filters_permit_are_told_apart_and_are_no_quota_octets() {
+    let (mut hand, _) = used_up(terms(), FinalUnitAction::RestrictAccess, &listed(&[OUT, BACK]));
+    hand.answer(answered(restricted(&nothing())));
+    hand.read(Reading { throttled: UsedUnit::new(300, 400), ..passed(1_000) });
+    let commands = hand.wait(61_000);
+    let offline = commands.iter().find_map(|command| match command {
+        Command::Record(Record::ContainerClosed { container, .. }) => Some(container.clone()),
+        _ => None,
+    });
+    let offline = offline.expect("a container");
+    assert_eq!((offline.quota_management, offline.used), (QuotaManagement::Offline, UsedUnit::new(300, 400)));
+    assert_eq!(sealed(&commands).reported, Octets::new(1_000));
+}
+
+#[test]
+fn another_word_of_the_server_changes_a_used_up_link_at_once() {
+    let (mut hand, _) = used_up(terms(), FinalUnitAction::RestrictAccess, &listed(&[OUT, BACK]));
+    let commands = hand.answer(answered(restricted(&nothing())));
+    assert_eq!(mode(&commands), None, "the same words change nothing");
+    let steps = [
+        (FinalUnitAction::Terminate, Exceptions::default(), GateMode::Block),
+        (FinalUnitAction::RestrictAccess, listed(&[BACK]), restrict(&[BACK])),
+        (FinalUnitAction::RestrictAccess, listed(&[OUT]), restrict(&[OUT])),
+    ];
+    for (action, exceptions, expected) in steps {
+        hand.tell(Event::Reauthorise(sim(1)));
+        let commands = hand.answer(answered(with(action, exceptions, &nothing())));
+        assert_eq!(mode(&commands), Some(expected));
+        assert_eq!(hand.state(), State::Exhausted);
+    }
+}
+
+#[test]
+fn a_top_up_ends_each_action_once_and_after_the_least_dwell() {
+    let redirect = Exceptions { portal: Some("http://192.0.2.10/".to_owned()), ..Exceptions::default() };
+    for (action, exceptions) in [
+        (FinalUnitAction::Terminate, Exceptions::default()),
+        (FinalUnitAction::RestrictAccess, listed(&[OUT, BACK])),
+        (FinalUnitAction::Redirect, redirect),
+    ] {
+        let (mut hand, before) = used_up(terms(), action, &exceptions);
+        let commands = hand.answer(answered(granted(50_000)));
+        assert_eq!(
+            gate(&commands).map(|gate| gate.mode).or(before.clone()),
+            before,
+            "{action:?} lasts through the dwell"
+        );
+        let commands = hand.wait(4_000);
+        assert!(
+            gate(&commands).is_none_or(|gate| gate.ceiling == Octets::new(1_000)),
+            "{action:?}: {}",
+            kinds(&commands).len()
+        );
+        let commands = hand.wait(1_100);
+        let opened = gate(&commands).expect("a gate");
+        assert_eq!((opened.ceiling, opened.mode), (Octets::new(51_000), GateMode::Block), "{action:?}");
+        assert!(gate(&hand.wait(2_000)).is_none(), "{action:?}: no flapping");
+    }
+}
+
+#[test]
+fn an_order_to_abort_ends_each_action_with_a_shut_gate() {
+    let (mut hand, _) = used_up(terms(), FinalUnitAction::RestrictAccess, &listed(&[OUT, BACK]));
+    let commands = hand.tell(Event::Abort(sim(1)));
+    let shut = gate(&commands).expect("a gate");
+    assert_eq!((shut.ceiling, shut.mode), (Octets::ZERO, GateMode::Block));
+}

@@ -1,0 +1,130 @@
+//! What becomes of a used-up link: what the server and the configuration permit passes, told apart and never debited, and each action can be
+//! changed and ended at any moment.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use e2e::Direction::{Downlink, Uplink};
+use e2e::eventually::eventually;
+use e2e::scenario::{Books, Plot, SOON, World, subscriber};
+use e2e::traffic::{TcpServer, Transfer};
+use serde_json::{Value, json};
+
+/// Nothing delivered for so long: the gate is shut.
+const SILENCE: Duration = Duration::from_millis(1500);
+
+/// Time for retries and the least dwell.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Octets of each package; used up within two seconds.
+const TOTAL: u64 = 300_000;
+
+/// Octets a second.
+const RATE: u64 = 300_000;
+
+/// A small package with these members besides.
+fn ending(members: &Value) -> Value {
+    let mut package = json!({ "totalVolume": TOTAL, "chunk": TOTAL / 2 });
+    for (name, value) in members.as_object().into_iter().flatten() {
+        package[name] = value.clone();
+    }
+    package
+}
+
+/// Rules by which everything between the client and this far end passes.
+fn to_and_from(far: IpAddr) -> [String; 2] {
+    [format!("permit in ip from any to {far}"), format!("permit out ip from {far} to assigned")]
+}
+
+/// The far end of the first uplink, to which nothing of the stream goes, in both families.
+const FAR: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(198, 18, 0, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1))];
+
+/// Carries so many octets both ways between the client and a server at this far end.
+fn is_carried(world: &World, far: IpAddr, octets: u64) -> Result<()> {
+    let server = TcpServer::start(&world.topology.internet, far)?;
+    for direction in [Downlink, Uplink] {
+        let report = server.transfer(&world.topology.client, Transfer::of(direction, octets).within(SOON))?;
+        ensure!(report.delivered == octets, "{report:?}");
+    }
+    Ok(())
+}
+
+/// Fails if anything gets from this far end to the client.
+fn is_refused(world: &World, far: IpAddr) -> Result<()> {
+    let server = TcpServer::start(&world.topology.internet, far)?;
+    let flow = server.flow(&world.topology.client, Transfer::endless(Downlink, RATE))?;
+    let report = flow.stalls(SILENCE, SOON)?;
+    ensure!(report.delivered == 0, "{report:?}");
+    flow.stop().map(drop)
+}
+
+/// From now on the server says this with the end of its units, and asks the agent to listen.
+fn now_says(world: &World, indication: &Value) -> Result<()> {
+    let patch = json!({ "multipleUnitInformation": { "finalUnitIndication": indication } });
+    let rule = json!({ "kind": "update", "fault": "rewrite", "patch": patch, "times": 100_000 });
+    world.admin.put("/admin/v1/faults", &json!({ "rules": [rule] }))?;
+    order(world, "REAUTHORISE")
+}
+
+fn order(world: &World, command: &str) -> Result<()> {
+    let command = json!({ "deviceId": "gw-1", "command": command, "subscriberIdentifier": subscriber(0) });
+    world.admin.post("/admin/v1/commands", &command).map(drop)
+}
+
+/// Waits until the status of the link explains itself with these words.
+fn explains(world: &World, words: &str) -> Result<()> {
+    eventually(&format!("the status to say {words:?}"), PATIENCE, || {
+        let link = world.link_status("wan0")?;
+        ensure!(link["explanation"].as_str().is_some_and(|said| said.contains(words)), "{link}");
+        Ok(())
+    })
+}
+
+/// Settles; what passed outside the quota was told to the server to the octet, and none of it was debited.
+fn settles(mut world: World, books: Books, packages: u64) -> Result<()> {
+    let account = world.settles_to_the_octet(books)?;
+    let kernel = world.kernel(0)?;
+    let beyond = kernel.uplink.throttled.octets + kernel.downlink.throttled.octets;
+    ensure!(account.offline == beyond, "{beyond} passed outside the quota: {account:?}");
+    ensure!(account.debited() <= packages && account.balance >= 0, "{account:?}");
+    Ok(())
+}
+
+#[test]
+fn a_restricted_link_carries_what_the_server_permits_and_its_word_counts_at_any_moment() -> Result<()> {
+    let [v4, v6] = FAR;
+    let rules: Vec<String> = [v4, v6].into_iter().flat_map(to_and_from).collect();
+    let plot = Plot::of(ending(&json!({ "finalUnitAction": "RESTRICT_ACCESS", "restrictionFilterRules": rules })));
+    let world = World::online(&plot)?;
+    let (books, flow) = world.under_traffic(RATE, 1000)?;
+    world.reaches(0, &["exhausted"])?;
+    explains(&world, "only what the filters permit")?;
+    flow.stalls(SILENCE, SOON)?;
+    for far in [v4, v6] {
+        is_carried(&world, far, 100_000)?;
+    }
+    // It takes all of it back, then permits some of it, then says what nobody can follow, then what it said at first.
+    now_says(&world, &json!({ "finalUnitAction": "TERMINATE" }))?;
+    explains(&world, "traffic is blocked")?;
+    is_refused(&world, v6)?;
+    now_says(&world, &json!({ "restrictionFilterRuleList": to_and_from(v6) }))?;
+    explains(&world, "only what the filters permit")?;
+    is_refused(&world, v4)?;
+    is_carried(&world, v6, 10_000)?;
+    now_says(&world, &json!({ "restrictionFilterRule": "permit in 6 from any to any established" }))?;
+    explains(&world, "\"established\" is not supported")?;
+    is_refused(&world, v6)?;
+    world.admin.delete("/admin/v1/faults")?;
+    order(&world, "REAUTHORISE")?;
+    explains(&world, "only what the filters permit")?;
+    is_carried(&world, v4, 10_000)?;
+
+    world.top_up(0, TOTAL)?;
+    flow.carries(TOTAL / 4, PATIENCE)?;
+    world.reaches(0, &["exhausted"])?;
+    is_carried(&world, v4, 10_000)?;
+    flow.stop()?;
+    settles(world, books, 2 * TOTAL)
+}
