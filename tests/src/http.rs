@@ -7,9 +7,10 @@ use anyhow::{Context as _, Result, ensure};
 use reqwest::Method;
 use serde_json::Value;
 
+use crate::clock::Deadline;
 use crate::netns::Namespace;
 
-/// How long one answer may take.
+/// How long one answer may take, on a machine that is not slow.
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// Talks to one server with one bearer token.
@@ -68,7 +69,10 @@ impl Client {
             // No others: a machine without the platform's authorities can play scenarios as well.
             let authority = self.authority.iter().map(|pem| reqwest::Certificate::from_pem(pem.as_bytes()));
             let authority = authority.collect::<reqwest::Result<Vec<_>>>()?;
-            let builder = reqwest::Client::builder().no_proxy().timeout(ANSWER).tls_certs_only(authority);
+            let builder = reqwest::Client::builder()
+                .no_proxy()
+                .timeout(Deadline::after(ANSWER).remaining())
+                .tls_certs_only(authority);
             let mut request = builder.build()?.request(method, &url);
             if !self.token.is_empty() {
                 request = request.bearer_auth(&self.token);
