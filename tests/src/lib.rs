@@ -13,6 +13,7 @@ pub mod disk;
 pub mod eventually;
 pub mod http;
 pub mod inject;
+pub mod modem;
 pub mod netns;
 pub mod offload;
 pub mod packet;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use crate::capture::{Capture, Classifier, End};
+use crate::modem::{Driver, Modem};
 use crate::netns::Namespace;
 use crate::offload::{Switch, set_gro, set_segmentation};
 use crate::tun::Pump;
@@ -39,6 +40,8 @@ pub enum Medium {
     Veth,
     /// Two TUN devices and a pump: raw IP, link type 65534.
     RawIp,
+    /// A USB modem, served by this driver: where the kernel has one to plug in, in a guest of `cargo xtask test --kernel`.
+    UsbModem(Driver),
 }
 
 /// How the world shall be.
@@ -105,6 +108,8 @@ pub struct Uplink {
     pub far_v6: IpAddr,
     /// Carries and counts the packets of a raw-IP uplink.
     pub pump: Option<Pump>,
+    /// The modem of an uplink that is one.
+    pub modem: Option<Modem>,
     index: u8,
     make: Make,
 }
@@ -169,6 +174,15 @@ impl Topology {
                 let (near, far) = ((&self.gateway, uplink.near.as_str()), (&self.internet, uplink.far.as_str()));
                 uplink.pump = Some(Pump::join(near, far, gro).context("pump")?);
             }
+            Medium::UsbModem(driver) => {
+                let number = uplink.index + 1;
+                let modem = match uplink.modem.take() {
+                    Some(modem) => modem,
+                    None => Modem::make(driver, &mac(number, 1), &mac(number, 2))?,
+                };
+                modem.plug_in((&self.gateway, &uplink.near), (&self.internet, &uplink.far))?;
+                uplink.modem = Some(modem);
+            }
         }
         let uplink = self.uplink(index)?;
         self.address_near(uplink)?;
@@ -178,6 +192,9 @@ impl Topology {
     /// Takes the devices of an uplink away at both ends, as when a modem is pulled out.
     pub fn pull_out(&mut self, index: usize) -> Result<()> {
         let uplink = self.uplinks.get_mut(index).with_context(|| format!("there is no uplink {index}"))?;
+        if let Some(modem) = &uplink.modem {
+            return modem.pull_out();
+        }
         match uplink.pump.take() {
             // The devices go with the descriptors that the pump holds.
             Some(pump) => pump.stop().with_context(|| format!("the pump of {}", uplink.near)),
@@ -198,6 +215,9 @@ impl Topology {
         // The far end first: the gateway reports its multicast groups as soon as it is up, and somebody has to hear it.
         self.internet.ip(&format!("link set {far} up"))?;
         self.gateway.ip(&format!("link set {near} up"))?;
+        if let Some(modem) = &uplink.modem {
+            modem.connect((&self.gateway, near), (&self.internet, far))?;
+        }
         if uplink.pump.is_none() {
             let number = uplink.index + 1;
             introduce(&self.gateway, near, &mac(number, 2), &[uplink.far_v4, uplink.far_v6])?;
@@ -234,10 +254,11 @@ impl Topology {
         ))
     }
 
+    /// (What of a modem outlives being pulled out has its addresses still.)
     fn address_far(&self, uplink: &Uplink) -> Result<()> {
         let (far, mtu, far4, far6) = (&uplink.far, self.mtu, uplink.far_v4, uplink.far_v6);
         self.internet.ip_batch(&format!(
-            "link set {far} mtu {mtu} txqueuelen 20000\naddr add {far4}/24 dev {far}\naddr add {far6}/64 dev {far} nodad\n"
+            "link set {far} mtu {mtu} txqueuelen 20000\naddr replace {far4}/24 dev {far}\naddr replace {far6}/64 dev {far} nodad\n"
         ))
     }
 
@@ -362,6 +383,7 @@ impl Uplink {
             far_v4: v4(1),
             far_v6: v6(1),
             pump: None,
+            modem: None,
             index,
             make,
         }

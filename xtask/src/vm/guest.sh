@@ -17,6 +17,7 @@ ln -s /run /var/run
 for module in /weir/modules/*; do
     insmod "$module" || echo "weir-vm: cannot load $module"
 done
+[ -d /sys/kernel/config ] && mount -t configfs config /sys/kernel/config
 ip link set lo up
 echo "weir-vm: up $(uname -r) $(uname -m)"
 failed=0

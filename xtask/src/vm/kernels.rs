@@ -26,6 +26,9 @@ pub(crate) enum Kernel {
     /// With TCX
     #[value(name = "6.12")]
     V6_12,
+    /// The same with the drivers of modems
+    #[value(name = "6.12-modem")]
+    Modem6_12,
     /// The newest that Debian has
     #[value(name = "7.3")]
     V7_3,
@@ -69,6 +72,7 @@ impl Kernel {
             Self::V5_10 => "5.10",
             Self::V6_1 => "6.1",
             Self::V6_12 => "6.12",
+            Self::Modem6_12 => "6.12-modem",
             Self::V7_3 => "7.3",
             Self::Arm6_1 => "arm64-6.1",
             Self::Arm6_12 => "arm64-6.12",
@@ -106,6 +110,7 @@ impl Kernel {
             Self::V5_10 => (Machine::Amd64, "bullseye-security", "linux-image-cloud-amd64"),
             Self::V6_1 => (Machine::Amd64, "bookworm-security", "linux-image-cloud-amd64"),
             Self::V6_12 => (Machine::Amd64, "bookworm-security", "linux-image-6.12-cloud-amd64"),
+            Self::Modem6_12 => (Machine::Amd64, "bookworm-security", "linux-image-6.12-amd64"),
             Self::V7_3 => (Machine::Amd64, "trixie-backports", "linux-image-cloud-amd64"),
             Self::Arm6_1 => (Machine::Arm64, "bookworm-security", "linux-image-cloud-arm64"),
             Self::Arm6_12 => (Machine::Arm64, "bookworm-security", "linux-image-6.12-cloud-arm64"),

@@ -54,7 +54,7 @@ fn run(workspace: &Workspace, kernel: Kernel, plan: &Plan, programs: &[(String, 
     let directory = workspace.target.join("vm/run").join(kernel.name());
     fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
     let (root, log) = (directory.join("root.cpio"), directory.join("serial.log"));
-    let contents = Contents { machine, kernel: &ready, modules: &plan::MODULES, programs, plan: &plan.script };
+    let contents = Contents { machine, kernel: &ready, modules: &plan.modules, programs, plan: &plan.script };
     root::write(workspace, &contents, &root)?;
     for line in &plan.left_out {
         say(&format!("  {line}"));

@@ -13,7 +13,7 @@ struct Part {
 }
 
 /// Modules that these tests use; the kernel of a gateway loads them by itself.
-pub(crate) const MODULES: [&str; 6] = ["veth", "tun", "dummy", "sch_ingress", "cls_bpf", "bridge"];
+const MODULES: [&str; 6] = ["veth", "tun", "dummy", "sch_ingress", "cls_bpf", "bridge"];
 
 const SAME: &str = "the rest asks the same of the kernel";
 const USER: &str = "what it is about happens in user space, the same on every kernel";
@@ -111,6 +111,20 @@ const PARTS: &[Part] = &[
     },
 ];
 
+/// Modules of a USB modem without hardware, on top of [`MODULES`]. The driver that is asked first comes first.
+const MODEM_MODULES: [&str; 4] = ["dummy_hcd", "usb_f_ecm", "qmi_wwan", "cdc_ether"];
+
+/// What is run where there are drivers of modems, and nothing else.
+const MODEM: Part = Part {
+    file: "modem",
+    tests: &[
+        "a_usb_modem_is_billed_to_the_octet_when_it_is_pulled_out_and_metered_anew_when_it_is_back",
+        "a_usb_modem_pulled_out_under_traffic_is_billed_to_the_last_octet_that_was_counted",
+        "a_usb_modem_told_to_speak_raw_ip_is_counted_to_the_octet_before_and_after",
+    ],
+    others: "",
+};
+
 /// Files of which nothing is run in a guest, and why.
 const LEFT_OUT: &[(&str, &str)] = &[
     ("commands", USER),
@@ -147,6 +161,8 @@ const UDP_OVER_TUN: &str = "before Linux 6.11 a UDP super-packet cannot be sent 
 
 /// What a guest does.
 pub(crate) struct Plan {
+    /// Modules that it loads.
+    pub(crate) modules: Vec<&'static str>,
     /// The files of tests that it needs.
     pub(crate) files: Vec<&'static str>,
     /// Shell lines that run them, each file's tests after its name.
@@ -157,42 +173,59 @@ pub(crate) struct Plan {
     pub(crate) left_out: Vec<String>,
 }
 
-/// What is run on this kernel.
+/// All that is run on this kernel.
 pub(crate) fn of(kernel: Kernel) -> Plan {
-    if kernel == Kernel::V5_10 {
-        let test = |name| Planned("refusal", name);
-        return Plan {
-            files: Vec::new(),
-            script: include_str!("refusal.sh").to_owned(),
-            planned: vec![
-                test("the_agent_says_that_the_kernel_is_too_old_and_which_is_needed"),
-                test("nothing_is_pinned_where_nothing_can_be_metered"),
-            ],
-            left_out: vec!["all tests: they need a meter, and there is none on this kernel".to_owned()],
-        };
+    match kernel {
+        Kernel::V5_10 => refusal(),
+        Kernel::Modem6_12 => {
+            let mut plan = Plan::new(&[&MODULES[..], &MODEM_MODULES].concat());
+            plan.add(&MODEM, MODEM.tests.to_vec());
+            plan.left_out.push("all other tests: 6.12 without modems runs them".to_owned());
+            plan
+        }
+        Kernel::V6_1 | Kernel::V6_12 | Kernel::V7_3 | Kernel::Arm6_1 | Kernel::Arm6_12 => metered(kernel),
     }
-    let mut plan = Plan { files: Vec::new(), script: String::new(), planned: Vec::new(), left_out: Vec::new() };
+}
+
+fn metered(kernel: Kernel) -> Plan {
+    let mut plan = Plan::new(&MODULES);
     let lacking = if kernel.is_old() { NEWER } else { &[] };
     for part in PARTS {
-        plan.add(part, lacking);
+        let is_possible = |test: &&'static str| lacking.iter().all(|(lacks, _)| lacks != test);
+        plan.add(part, part.tests.iter().copied().filter(is_possible).collect());
     }
     plan.left_out.extend(lacking.iter().map(|(test, why)| format!("{test}: not run on Linux 6.1; {why}")));
     plan.left_out.extend(LEFT_OUT.iter().map(|(file, why)| format!("{file}: not run here; {why}")));
     plan
 }
 
+fn refusal() -> Plan {
+    let mut plan = Plan::new(&MODULES);
+    include_str!("refusal.sh").clone_into(&mut plan.script);
+    plan.planned = vec![
+        Planned("refusal", "the_agent_says_that_the_kernel_is_too_old_and_which_is_needed"),
+        Planned("refusal", "nothing_is_pinned_where_nothing_can_be_metered"),
+    ];
+    plan.left_out = vec!["all tests: they need a meter, and there is none on this kernel".to_owned()];
+    plan
+}
+
 impl Plan {
-    fn add(&mut self, part: &Part, lacking: &[(&str, &str)]) {
+    fn new(modules: &[&'static str]) -> Self {
+        let modules = modules.to_vec();
+        Self { modules, files: Vec::new(), script: String::new(), planned: Vec::new(), left_out: Vec::new() }
+    }
+
+    /// Adds these tests of a part.
+    fn add(&mut self, part: &Part, tests: Vec<&'static str>) {
         let Part { file, others, .. } = *part;
-        let is_possible = |test: &&&str| lacking.iter().all(|(lacks, _)| lacks != *test);
-        let tests: Vec<&str> = part.tests.iter().filter(is_possible).copied().collect();
         // Two at a time, as many as there are processors.
         let run = format!("/weir/{file} --color never --test-threads 2 --exact {}", tests.join(" "));
         self.script.extend(["echo 'weir-vm: file ", file, "'\n", &run, " || failed=1\n"]);
-        self.planned.extend(part.tests.iter().filter(is_possible).map(|test| Planned(file, test)));
         if !others.is_empty() {
             self.left_out.push(format!("{file}: {} of its tests; {others}", tests.len()));
         }
+        self.planned.extend(tests.into_iter().map(|test| Planned(file, test)));
         self.files.push(file);
     }
 }
@@ -209,7 +242,7 @@ mod tests {
         let directory = Workspace::find().unwrap().root.join("tests/tests");
         let names = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
         let names: BTreeSet<_> = names.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
-        let told = PARTS.iter().map(|part| part.file).chain(LEFT_OUT.iter().map(|(file, _)| *file));
+        let told = PARTS.iter().chain([&MODEM]).map(|part| part.file).chain(LEFT_OUT.iter().map(|(file, _)| *file));
         assert_eq!(told.clone().map(ToOwned::to_owned).collect::<BTreeSet<_>>(), names);
         assert_eq!(told.count(), names.len(), "a file is told of twice");
         assert!(LEFT_OUT.iter().all(|(_, why)| !why.is_empty()));
@@ -218,7 +251,7 @@ mod tests {
     #[test]
     fn every_planned_test_exists_and_the_rest_of_its_file_has_a_reason() {
         let directory = Workspace::find().unwrap().root.join("tests/tests");
-        for part in PARTS {
+        for part in PARTS.iter().chain([&MODEM]) {
             let folder = directory.join(part.file);
             let mut sources = Vec::new();
             if folder.is_dir() {
