@@ -61,7 +61,7 @@ impl Cross {
         command
     }
 
-    /// A binary of a profile's directory: `debug` or `release`.
+    /// A binary of a profile's directory: `guest` or `release`.
     pub(crate) fn binary(&self, profile: &str, name: &str) -> PathBuf {
         self.target.join(TARGET).join(profile).join(name)
     }

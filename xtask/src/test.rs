@@ -15,7 +15,7 @@ use crate::{
     children::{complain, say, status},
     clean, leftovers, mutants,
     privilege::Root,
-    signals, sim,
+    signals, sim, vm,
     workspace::Workspace,
 };
 
@@ -30,6 +30,9 @@ pub(crate) fn test(workspace: &Workspace, arguments: &[OsString]) -> anyhow::Res
     let mut passed = tier_0(workspace, arguments)?;
     if signals::received().is_none() {
         passed &= tiers_1_and_2(workspace, arguments)?;
+    }
+    if signals::received().is_none() && !name_tests(arguments) {
+        passed &= vm::essentials(workspace)?;
     }
     if signals::received().is_some() {
         // cargo is gone; what it ran is still cleaning up after itself.
@@ -60,12 +63,17 @@ fn tier_0(workspace: &Workspace, arguments: &[OsString]) -> anyhow::Result<bool>
 
 /// The simulator, unless it is tests of a certain name that are asked for.
 fn simulated(workspace: &Workspace, arguments: &[OsString]) -> anyhow::Result<bool> {
-    if arguments.iter().any(|argument| !argument.to_string_lossy().starts_with('-')) {
+    if name_tests(arguments) {
         say("test: the simulator is not run: tests of a certain name are asked for");
         return Ok(true);
     }
     say("test: simulated schedules, then bugs planted in the core that they have to catch");
     Ok(sim::schedules(workspace, sim::IN_TESTS, 0)? == 0 && mutants::mutants(workspace)? == 0)
+}
+
+/// Whether it is tests of a certain name that are asked for.
+fn name_tests(arguments: &[OsString]) -> bool {
+    arguments.iter().any(|argument| !argument.to_string_lossy().starts_with('-'))
 }
 
 fn tiers_1_and_2(workspace: &Workspace, arguments: &[OsString]) -> anyhow::Result<bool> {

@@ -1,6 +1,9 @@
 //! Which tests run on other kernels, and which do not and why.
 
-use super::{kernels::Kernel, verdict::Planned};
+use super::{
+    kernels::{Kernel, Machine},
+    verdict::Planned,
+};
 
 /// What of a file of tests is run in a guest.
 struct Part {
@@ -34,6 +37,7 @@ const PARTS: &[Part] = &[
             "gate::control_traffic_passes_a_shut_gate",
             "policer::an_idle_link_lets_a_packet_of_any_size_pass_and_no_more",
             "gate::the_threshold_is_hinted_once_when_it_is_reached",
+            "contention::ten_thousand_times_all_processors_reach_the_ceiling_together_and_none_passes_it",
         ],
         others: "the same programs by other packets; loading them takes seconds in an emulator, for each test",
     },
@@ -125,6 +129,15 @@ const MODEM: Part = Part {
     others: "",
 };
 
+/// The few of [`PARTS`] that every test run takes to the oldest and to the newest kind of kernel: each stage of the road once.
+const ESSENTIAL: &[(&str, &str)] = &[
+    ("packets", "gate::the_ceiling_is_reached_to_the_octet_and_not_passed_by_one"),
+    ("packets", "object::the_verifier_is_nowhere_near_its_bound"),
+    ("meter", "every_octet_is_counted_on_ethernet"),
+    ("ceiling", "final_unit_blocks_and_top_up_reopens"),
+    ("storm", "survives_kill_minus_nine"),
+];
+
 /// Files of which nothing is run in a guest, and why.
 const LEFT_OUT: &[(&str, &str)] = &[
     ("commands", USER),
@@ -159,6 +172,11 @@ const NEWER: &[(&str, &str)] = &[
 const UDP_OVER_TUN: &str = "before Linux 6.11 a UDP super-packet cannot be sent through TUN (EIO); \
                             `counting` and `netlink` meter raw-IP links without such";
 
+/// Files of [`PARTS`] that an emulated aarch64, which takes three times as long, is spared.
+const NOT_ON_ARM: &[&str] = &["strangers", "stopping", "links", "netlink", "takeover", "unmetered"];
+const SPARED: &str = "what is the machine's own (atomic instructions, the JIT, alignment, the programs) is in the others; \
+                      the same kernel on x86-64 runs these";
+
 /// What a guest does.
 pub(crate) struct Plan {
     /// Modules that it loads.
@@ -190,12 +208,28 @@ pub(crate) fn of(kernel: Kernel) -> Plan {
 fn metered(kernel: Kernel) -> Plan {
     let mut plan = Plan::new(&MODULES);
     let lacking = if kernel.is_old() { NEWER } else { &[] };
-    for part in PARTS {
+    let spared = if kernel.machine() == Machine::Arm64 { NOT_ON_ARM } else { &[] };
+    for part in PARTS.iter().filter(|part| !spared.contains(&part.file)) {
         let is_possible = |test: &&'static str| lacking.iter().all(|(lacks, _)| lacks != test);
         plan.add(part, part.tests.iter().copied().filter(is_possible).collect());
     }
     plan.left_out.extend(lacking.iter().map(|(test, why)| format!("{test}: not run on Linux 6.1; {why}")));
+    plan.left_out.extend(spared.iter().map(|file| format!("{file}: not run on aarch64; {SPARED}")));
     plan.left_out.extend(LEFT_OUT.iter().map(|(file, why)| format!("{file}: not run here; {why}")));
+    plan
+}
+
+/// The little that each run of all tests takes to other kernels.
+pub(crate) fn essentials() -> Plan {
+    let mut plan = Plan::new(&MODULES);
+    for part in PARTS {
+        let is_essential = |test: &&'static str| ESSENTIAL.contains(&(part.file, *test));
+        let tests: Vec<_> = part.tests.iter().copied().filter(is_essential).collect();
+        if !tests.is_empty() {
+            plan.add(part, tests);
+        }
+    }
+    plan.left_out = vec!["the essentials; `cargo xtask test --kernel` runs more".to_owned()];
     plan
 }
 
@@ -246,6 +280,17 @@ mod tests {
         assert_eq!(told.clone().map(ToOwned::to_owned).collect::<BTreeSet<_>>(), names);
         assert_eq!(told.count(), names.len(), "a file is told of twice");
         assert!(LEFT_OUT.iter().all(|(_, why)| !why.is_empty()));
+        assert!(NOT_ON_ARM.iter().all(|file| PARTS.iter().any(|part| part.file == *file)));
+    }
+
+    #[test]
+    fn what_is_essential_is_planned_and_possible_on_every_kernel() {
+        for (file, test) in ESSENTIAL {
+            let part = PARTS.iter().find(|part| part.file == *file).unwrap();
+            assert!(part.tests.contains(test), "{file}: {test}");
+            assert!(NEWER.iter().all(|(lacks, _)| lacks != test), "{file}: {test}");
+        }
+        assert_eq!(essentials().planned.len(), ESSENTIAL.len());
     }
 
     #[test]

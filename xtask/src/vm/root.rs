@@ -28,6 +28,8 @@ pub(crate) struct Contents<'a> {
     pub(crate) machine: Machine,
     /// Its kernel.
     pub(crate) kernel: &'a Ready,
+    /// Debian's programs for it.
+    pub(crate) userland: &'a Path,
     /// Modules that the tests use.
     pub(crate) modules: &'a [&'static str],
     /// Programs for `/weir`: name there, and file here.
@@ -37,15 +39,14 @@ pub(crate) struct Contents<'a> {
 }
 
 /// Writes the guest's first root to `path`.
-pub(crate) fn write(workspace: &Workspace, contents: &Contents<'_>, path: &Path) -> anyhow::Result<()> {
-    let userland = userland(workspace, contents.machine)?;
+pub(crate) fn write(contents: &Contents<'_>, path: &Path) -> anyhow::Result<()> {
     let directory = path.parent().context("the archive has no directory")?;
     let mut archive = Archive::create(path)?;
     archive.terminal("dev/console", 5, 1)?;
-    archive.tree(&userland, "", is_wanted)?;
+    archive.tree(contents.userland, "", is_wanted)?;
     // A release with a merged /usr keeps these links in a package that is not needed otherwise.
     for name in ["bin", "sbin", "lib", "lib64"] {
-        if !userland.join(name).exists() {
+        if !contents.userland.join(name).exists() {
             archive.link(name, &format!("usr/{name}"))?;
         }
     }
@@ -61,7 +62,8 @@ pub(crate) fn write(workspace: &Workspace, contents: &Contents<'_>, path: &Path)
     archive.finish().map(drop)
 }
 
-fn userland(workspace: &Workspace, machine: Machine) -> anyhow::Result<PathBuf> {
+/// Debian's programs for a guest; fetched unless they are there.
+pub(crate) fn userland(workspace: &Workspace, machine: Machine) -> anyhow::Result<PathBuf> {
     let directory = workspace.target.join("vm/userland").join(machine.debian());
     apt::once(&directory, |draft| {
         // The programs are linked against the C library of the release that they are built on.
