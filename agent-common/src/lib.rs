@@ -24,6 +24,12 @@ pub const MAX_FILTERS: usize = 32;
 /// Size of the ring buffer of hints, in octets; the loader rounds it up to a page.
 pub const HINTS_OCTETS: u32 = 4096;
 
+/// Size of the ring buffer of refusals, in octets: more than is told at once.
+pub const REFUSALS_OCTETS: u32 = 32_768;
+
+/// Octets of a refused packet that are told at most: its IP header, and what its sender knows it by.
+pub const REFUSAL_OCTETS: usize = 120;
+
 /// [`Gate::mode`]: a packet that finds the gate shut is dropped.
 pub const MODE_BLOCK: u64 = 0;
 /// [`Gate::mode`]: a packet that finds the gate shut passes at [`Gate::throttle_rate`].
@@ -84,6 +90,8 @@ pub struct Gate {
     pub link_type: u64,
     /// Changes with every write and is never 0 after the first; one refusal is hinted for each value.
     pub generation: u64,
+    /// Not 0: those behind the gateway are to hear when their packets are refused, by [`Refusal`]s.
+    pub tells_refusals: u64,
 }
 
 /// The words that the programs decide by. Written by the kernel alone.
@@ -102,6 +110,10 @@ pub struct Word {
     pub hinted_generation: u64,
     /// Last [`Gate::generation`] under which a frame of the other link type was logged.
     pub logged_generation: u64,
+    /// When the next refused connection may be told, `CLOCK_BOOTTIME` in nanoseconds.
+    pub next_answer: u64,
+    /// The same for packets of other kinds.
+    pub next_other_answer: u64,
 }
 
 /// How much of one kind: L3 octets after segmentation, and packets after segmentation.
@@ -209,15 +221,36 @@ pub struct Hint {
     pub boot_ns: u64,
 }
 
+/// The head of a packet from behind the gateway that was refused. Now and then one is lost; its sender tries again.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// How many of the octets are the packet's, at most [`REFUSAL_OCTETS`].
+    pub length: u32,
+    /// The index of the interface by which it came into the gateway.
+    pub came_in_by: u32,
+    /// From the IP header on.
+    pub octets: [u8; REFUSAL_OCTETS],
+}
+
+impl Refusal {
+    /// The octets that are the packet's.
+    #[must_use]
+    pub fn head(&self) -> &[u8] {
+        self.octets.get(..self.length as usize).unwrap_or_default()
+    }
+}
+
 // The layout is the contract between two compilers: a change here is a new `LAYOUT_VERSION`.
 const _: () = {
-    assert!(size_of::<Gate>() == 72 && align_of::<Gate>() == 8);
-    assert!(size_of::<Word>() == 40 && align_of::<Word>() == 8);
+    assert!(size_of::<Gate>() == 80 && align_of::<Gate>() == 8);
+    assert!(size_of::<Word>() == 56 && align_of::<Word>() == 8);
     assert!(size_of::<Tally>() == 16);
     assert!(size_of::<DirectionCounters>() == 6 * 16);
     assert!(size_of::<Counters>() == 2 * 6 * 16 + 8 && align_of::<Counters>() == 8);
     assert!(size_of::<Filter>() == 92 && align_of::<Filter>() == 4);
     assert!(size_of::<Filters>() == MAX_FILTERS * 92);
     assert!(size_of::<AllowKey>() == 20 && align_of::<AllowKey>() == 2);
+    assert!(size_of::<Refusal>() == 128 && align_of::<Refusal>() == 4);
     assert!(size_of::<Hint>() == 24 && align_of::<Hint>() == 8);
 };

@@ -2,7 +2,7 @@
 
 use aya::Pod;
 
-use crate::{AllowKey, Counters, DirectionCounters, Filters, Gate, Hint, Tally, Word};
+use crate::{AllowKey, Counters, DirectionCounters, Filters, Gate, Hint, Refusal, Tally, Word};
 
 // SAFETY: all of these are `repr(C)`, made of integers alone, without padding (the sizes are asserted beside them).
 unsafe impl Pod for AllowKey {}
@@ -16,6 +16,8 @@ unsafe impl Pod for Filters {}
 unsafe impl Pod for Gate {}
 // SAFETY: as above.
 unsafe impl Pod for Hint {}
+// SAFETY: as above.
+unsafe impl Pod for Refusal {}
 // SAFETY: as above.
 unsafe impl Pod for Tally {}
 // SAFETY: as above.

@@ -1,13 +1,13 @@
 //! The verdict: fetch-add, refund, refuse.
 
-use agent_common::{Counters, Gate, MAX_CEILING, MODE_RESTRICT, MODE_THROTTLE, Word};
+use agent_common::{Counters, Gate, MAX_CEILING, MODE_RESTRICT, MODE_THROTTLE, UPLINK, Word};
 use aya_ebpf::{
     helpers::{bpf_jiffies64, bpf_ktime_get_boot_ns},
     programs::TcContext,
 };
 
 use crate::{
-    DROP, PASS, allow, atomics, counters, filters, hints,
+    DROP, PASS, allow, answers, atomics, counters, filters, hints,
     locate::{Ip, locate},
     maps::{COUNTERS, GATE, WORD},
     packet::{self, Size},
@@ -129,6 +129,9 @@ fn refuse(ctx: &TcContext, meter: Meter, ip: &Ip, size: Size, direction: u32) ->
         if mode == MODE_RESTRICT && filters::permit(ctx, ip, direction) {
             (&raw mut (*tallies).throttled, PASS)
         } else if mode != MODE_THROTTLE {
+            if direction == UPLINK {
+                answers::sample(ctx, ip, gate, word);
+            }
             (&raw mut (*tallies).refused, DROP)
         } else if policer::admits(ctx, gate, word, size.octets) {
             (&raw mut (*tallies).throttled, PASS)

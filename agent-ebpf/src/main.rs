@@ -13,6 +13,7 @@
 extern crate std as _;
 
 mod allow;
+mod answers;
 mod atomics;
 mod counters;
 mod filters;

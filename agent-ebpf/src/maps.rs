@@ -1,6 +1,6 @@
 //! The maps of one metered link; their names are the names of the pins.
 
-use agent_common::{AllowKey, Counters, Filters, Gate, HINTS_OCTETS, MAX_ALLOW_ENTRIES, Word};
+use agent_common::{AllowKey, Counters, Filters, Gate, HINTS_OCTETS, MAX_ALLOW_ENTRIES, REFUSALS_OCTETS, Word};
 use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, PerCpuArray, RingBuf},
@@ -26,3 +26,6 @@ pub(crate) static FILTERS: Array<Filters> = Array::with_max_entries(1, 0);
 
 #[map(name = "hints")]
 pub(crate) static HINTS: RingBuf = RingBuf::with_byte_size(HINTS_OCTETS, 0);
+
+#[map(name = "refusals")]
+pub(crate) static REFUSALS: RingBuf = RingBuf::with_byte_size(REFUSALS_OCTETS, 0);

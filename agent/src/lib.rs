@@ -11,6 +11,7 @@ pub mod ledger;
 pub mod link;
 pub mod local;
 pub mod onboarding;
+pub mod prohibited;
 pub mod quota;
 pub mod recording;
 pub mod reporter;

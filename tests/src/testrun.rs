@@ -19,6 +19,7 @@ pub const OPEN: Gate = Gate {
     deadline_boot_ns: 0,
     threshold: 0,
     control_ceiling: 0,
+    tells_refusals: 0,
     mode: 0,
     throttle_rate: 0,
     throttle_tolerance_ns: 0,

@@ -1,13 +1,15 @@
-//! What becomes of a used-up link: what the server and the configuration permit passes, told apart and never debited, and each action can be
-//! changed and ended at any moment.
+//! What becomes of a used-up link: what the server and the configuration permit passes, told apart and never debited, whoever sends the rest
+//! hears of it, and each action can be changed and ended at any moment.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use e2e::Direction::{Downlink, Uplink};
 use e2e::eventually::eventually;
 use e2e::scenario::{Books, Plot, SOON, World, subscriber};
+use e2e::topology::{HOST_V4, HOST_V6};
 use e2e::traffic::{TcpServer, Transfer};
 use serde_json::{Value, json};
 
@@ -51,13 +53,34 @@ fn is_carried(world: &World, far: IpAddr, octets: u64) -> Result<()> {
     Ok(())
 }
 
-/// Fails if anything gets from this far end to the client.
+/// Fails unless whoever connects to this far end hears that it is prohibited.
 fn is_refused(world: &World, far: IpAddr) -> Result<()> {
     let server = TcpServer::start(&world.topology.internet, far)?;
-    let flow = server.flow(&world.topology.client, Transfer::endless(Downlink, RATE))?;
-    let report = flow.stalls(SILENCE, SOON)?;
-    ensure!(report.delivered == 0, "{report:?}");
-    flow.stop().map(drop)
+    let address = server.address();
+    let connect = || TcpStream::connect_timeout(&address, SOON).map(drop);
+    is_prohibited(address, world.topology.client.run_in(connect)?)
+}
+
+/// The same for whoever asks by UDP.
+fn is_refused_to_ask(world: &World, far: IpAddr) -> Result<()> {
+    let address = SocketAddr::new(far, 9);
+    let ask = || {
+        let any: IpAddr = if far.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let socket = UdpSocket::bind((any, 0))?;
+        socket.connect(address)?;
+        socket.set_read_timeout(Some(SOON))?;
+        socket.send(b"?")?;
+        socket.recv(&mut [0; 8]).map(drop)
+    };
+    is_prohibited(address, world.topology.client.run_in(ask)?)
+}
+
+/// How Linux says "communication administratively prohibited" to a socket; a time-out would be another error.
+fn is_prohibited(address: SocketAddr, outcome: io::Result<()>) -> Result<()> {
+    let expected = if address.is_ipv4() { ErrorKind::HostUnreachable } else { ErrorKind::PermissionDenied };
+    let error = outcome.err().with_context(|| format!("{address} was reached"))?;
+    ensure!(error.kind() == expected, "{address}: {error}");
+    Ok(())
 }
 
 /// From now on the server says this with the end of its units, and asks the agent to listen.
@@ -127,4 +150,82 @@ fn a_restricted_link_carries_what_the_server_permits_and_its_word_counts_at_any_
     is_carried(&world, v4, 10_000)?;
     flow.stop()?;
     settles(world, books, 2 * TOTAL)
+}
+
+#[test]
+fn hosts_behind_a_used_up_link_hear_of_it_at_once_and_connect_after_a_top_up() -> Result<()> {
+    let world = World::online(&Plot::of(ending(&json!({}))))?;
+    let (books, flow) = world.under_traffic(RATE, 1000)?;
+    world.reaches(0, &["exhausted"])?;
+    // Whoever goes on sending takes nothing from those who ask once.
+    for far in [HOST_V4, HOST_V6] {
+        is_refused(&world, far)?;
+    }
+    flow.stop()?;
+    for far in [HOST_V4, HOST_V6] {
+        is_refused_to_ask(&world, far)?;
+    }
+    world.top_up(0, TOTAL)?;
+    world.reaches(0, &["active", "renewing", "final"])?;
+    for far in [HOST_V4, HOST_V6] {
+        is_carried(&world, far, 10_000)?;
+    }
+    // The answers went out where the packets came in: the books know of none.
+    settles(world, books, 2 * TOTAL)
+}
+
+#[test]
+fn a_used_up_link_leads_to_the_portal_until_the_server_or_a_top_up_ends_it() -> Result<()> {
+    let [v4, v6] = FAR;
+    let portal = |address: &str| json!({ "redirectAddressType": "URL", "redirectServerAddress": address });
+    let first = portal(&format!("http://{v4}:8080/buy"));
+    let plot = Plot::of(ending(&json!({ "finalUnitAction": "REDIRECT", "redirectServer": first })));
+    let world = World::online(&plot)?;
+    let (books, flow) = world.under_traffic(RATE, 1000)?;
+    world.reaches(0, &["exhausted"])?;
+    explains(&world, "only the portal")?;
+    flow.stalls(SILENCE, SOON)?;
+    is_reached_at(&world, v4, 8080)?;
+    is_reached_at(&world, v4, 443)?;
+    is_refused(&world, v6)?;
+    // Another portal, then none, then the first one again.
+    now_says(&world, &json!({ "finalUnitAction": "REDIRECT", "redirectServer": portal(&format!("https://[{v6}]/")) }))?;
+    explains(&world, &format!("only the portal https://[{v6}]/"))?;
+    is_reached_at(&world, v6, 443)?;
+    is_refused(&world, v4)?;
+    now_says(&world, &json!({ "finalUnitAction": "TERMINATE" }))?;
+    explains(&world, "traffic is blocked")?;
+    is_refused(&world, v6)?;
+    world.admin.delete("/admin/v1/faults")?;
+    order(&world, "REAUTHORISE")?;
+    explains(&world, "only the portal")?;
+    is_reached_at(&world, v4, 8080)?;
+
+    world.top_up(0, TOTAL)?;
+    flow.carries(TOTAL / 4, PATIENCE)?;
+    world.reaches(0, &["exhausted"])?;
+    is_reached_at(&world, v4, 8080)?;
+    flow.stop()?;
+    settles(world, books, 2 * TOTAL)
+}
+
+/// Exchanges an octet with a host at this port of this far end.
+fn is_reached_at(world: &World, far: IpAddr, port: u16) -> Result<()> {
+    let address = SocketAddr::new(far, port);
+    let listener = world.topology.internet.run_in(|| TcpListener::bind(address))??;
+    let exchange = || -> io::Result<()> {
+        let mut stream = TcpStream::connect_timeout(&address, SOON)?;
+        stream.set_read_timeout(Some(SOON))?;
+        stream.write_all(b"?")?;
+        stream.read_exact(&mut [0])
+    };
+    let echo = std::thread::spawn(move || -> io::Result<()> {
+        let (mut stream, _) = listener.accept()?;
+        stream.set_read_timeout(Some(SOON))?;
+        let mut octet = [0];
+        stream.read_exact(&mut octet)?;
+        stream.write_all(&octet)
+    });
+    world.topology.client.run_in(exchange)?.with_context(|| format!("reaching {address}"))?;
+    echo.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).with_context(|| format!("at {address}"))
 }

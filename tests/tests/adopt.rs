@@ -32,6 +32,7 @@ const OPEN: Gate = Gate {
     throttle_tolerance_ns: 0,
     link_type: LINK_RAW_IP,
     generation: 0,
+    tells_refusals: 0,
 };
 
 fn passed(datapath: &Datapath) -> Tally {
@@ -347,6 +348,7 @@ fn the_gate_is_what_was_written_and_its_hints_name_the_write() {
             throttle_tolerance_ns: 4,
             link_type: LINK_RAW_IP,
             generation: 0,
+            tells_refusals: 5,
         };
         assert_eq!(datapath.set_gate(&gate).unwrap(), 1);
         assert_eq!(datapath.set_gate(&gate).unwrap(), 2);

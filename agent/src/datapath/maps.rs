@@ -1,12 +1,13 @@
 //! The maps of one link: their only names, and typed handles on them.
 
 use std::{
+    marker::PhantomData,
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
     ptr::{self, NonNull},
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use agent_common::{Counters, DirectionCounters, Gate, Hint, Tally};
+use agent_common::{Counters, DirectionCounters, Gate, Hint, Refusal, Tally};
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{Array, Map, MapData, PerCpuArray, RingBuf};
 use aya_log::EbpfLogger;
@@ -22,9 +23,10 @@ pub(super) const GATE: &str = "gate";
 pub(super) const ALLOW: &str = "allow";
 pub(super) const FILTERS: &str = "filters";
 pub(super) const HINTS: &str = "hints";
+pub(super) const REFUSALS: &str = "refusals";
 
 /// The maps that belong to an epoch and are pinned with it.
-pub(super) const PINNED_MAPS: [&str; 6] = [COUNTERS, WORD, GATE, ALLOW, FILTERS, HINTS];
+pub(super) const PINNED_MAPS: [&str; 7] = [COUNTERS, WORD, GATE, ALLOW, FILTERS, HINTS, REFUSALS];
 
 pub(super) fn open_map(pins: &Pins, name: &str) -> Result<MapData> {
     let path = pins.map(name);
@@ -119,6 +121,7 @@ impl GateMap {
             store(&raw mut (*fields).link_type, wanted.link_type);
             store(&raw mut (*fields).threshold, wanted.threshold);
             store(&raw mut (*fields).deadline_boot_ns, wanted.deadline_boot_ns);
+            store(&raw mut (*fields).tells_refusals, wanted.tells_refusals);
             store(&raw mut (*fields).generation, wanted.generation);
             store(&raw mut (*fields).control_ceiling, wanted.control_ceiling);
             store(&raw mut (*fields).ceiling, wanted.ceiling);
@@ -147,33 +150,43 @@ unsafe fn store(field: *mut u64, value: u64) {
     unsafe { AtomicU64::from_ptr(field) }.store(value, Ordering::SeqCst);
 }
 
-/// The hints of the kernel. Readable (`AsyncFd`) when there is one; a wake-up may be missed, so keep a timer beside it.
-pub struct Hints {
+/// What the kernel says through a ring buffer. Readable (`AsyncFd`) when there is something; a wake-up may be missed, so keep a timer
+/// beside what must not be.
+pub struct Said<T> {
     ring: RingBuf<MapData>,
+    what: PhantomData<T>,
 }
 
-impl Hints {
-    pub(super) fn open(pins: &Pins) -> Result<Self> {
-        let ring = RingBuf::try_from(Map::RingBuf(open_map(pins, HINTS)?)).context("map of hints")?;
-        Ok(Self { ring })
+/// The hints of the kernel.
+pub type Hints = Said<Hint>;
+
+/// The heads of refused packets.
+pub type Refusals = Said<Refusal>;
+
+impl<T: aya::Pod> Said<T> {
+    pub(super) fn open(pins: &Pins, map: &str) -> Result<Self> {
+        let ring = RingBuf::try_from(Map::RingBuf(open_map(pins, map)?)).with_context(|| format!("map of {map}"))?;
+        Ok(Self { ring, what: PhantomData })
     }
 
-    /// Takes the next hint, if there is one.
-    pub fn take(&mut self) -> Option<Hint> {
+    /// Takes what was said next, if there is anything.
+    pub fn take(&mut self) -> Option<T> {
         let entry = self.ring.next()?;
-        let octets: &[u8; size_of::<Hint>()] = (&*entry).try_into().ok()?;
-        // SAFETY: `Hint` is made of integers alone, so that any octets are one; the source need not be aligned.
-        Some(unsafe { ptr::read_unaligned(octets.as_ptr().cast()) })
+        if entry.len() < size_of::<T>() {
+            return None;
+        }
+        // SAFETY: there are as many octets as `T` has, and any octets are one (`Pod`); the source need not be aligned.
+        Some(unsafe { ptr::read_unaligned(entry.as_ptr().cast()) })
     }
 }
 
-impl AsRawFd for Hints {
+impl<T> AsRawFd for Said<T> {
     fn as_raw_fd(&self) -> RawFd {
         self.ring.as_raw_fd()
     }
 }
 
-impl AsFd for Hints {
+impl<T> AsFd for Said<T> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.ring.as_fd()
     }

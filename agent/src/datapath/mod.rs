@@ -31,7 +31,7 @@ pub use self::{
     attach::{detach_and_unpin, sits_on},
     claim::{LinkClaim, PinRootClaim},
     load::{LoadSpec, Loaded, Origin, load_and_pin, make_pin_root, spawn_loader},
-    maps::{Hints, KernelLog},
+    maps::{Hints, KernelLog, Refusals},
     pins::Pins,
     preemption::Counting,
     retire::{Retired, has_older_layout, pinned_links, refuse_newer_layout, retire_without_link, retired},
@@ -135,7 +135,12 @@ impl Datapath {
 
     /// Opens the hints of the kernel. One reader at a time: what one takes, another does not see.
     pub fn hints(&self) -> Result<Hints> {
-        Hints::open(&self.pins)
+        Hints::open(&self.pins, maps::HINTS)
+    }
+
+    /// Opens the heads of refused packets, whose senders are to be told. One reader at a time, as for hints.
+    pub fn refusals(&self) -> Result<Refusals> {
+        Refusals::open(&self.pins, maps::REFUSALS)
     }
 
     /// Opens the rare log lines of the programs, which are then written with `tracing`.

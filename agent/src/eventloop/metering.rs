@@ -86,12 +86,12 @@ impl Agent {
                 self.tell(index, Event::MeterLost)?;
             }
         }
-        self.watch_hints(index, &datapath);
-        self.watch_kernel_log(&datapath);
+        let ears = self.listen(index, &datapath);
         let station = &mut self.stations[index];
         if loaded.origin == Origin::New {
             station.put_down(station.on);
         }
+        station.ears = ears;
         station.on = Some(loaded.ifindex);
         station.datapath = Some(datapath);
         station.attachment = Attachment::On(loaded.ifindex);

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod carry;
+mod ears;
 mod enrol;
 mod metering;
 mod pace;
@@ -16,20 +17,19 @@ mod storage;
 mod takeover;
 mod unmetered;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
 use crate::clock::{Clock, boot_id, boot_now, until};
 use crate::config::Config;
-use crate::datapath::{AllowList, Datapath, LinkClaim, Loaded, PinRootClaim};
+use crate::datapath::{AllowList, LinkClaim, Loaded, PinRootClaim};
 use crate::drill::{self, Point};
 use crate::ledger::Ledger;
 use crate::link::{self, Links};
@@ -120,6 +120,8 @@ pub struct Agent {
     portals: Portals,
     /// Told when a message was not answered: the server may be somewhere else now.
     doubt: Arc<Notify>,
+    /// The interfaces under a meter, for whoever tells senders of refusals.
+    metered: watch::Sender<BTreeSet<u32>>,
     /// So many loaders may be at work at once.
     loaders: Arc<Semaphore>,
     unmetered: UnmeteredBook,
@@ -198,6 +200,7 @@ impl Agent {
             allow: AllowList::default(),
             portals: Portals::default(),
             doubt: Arc::default(),
+            metered: watch::Sender::default(),
             loaders: Arc::new(Semaphore::new(LOADERS)),
             unmetered,
             stopping: false,
@@ -311,6 +314,7 @@ impl Agent {
     /// Does what is due in every station; answers with the time until the next.
     fn tick_all(&mut self) -> Result<Duration> {
         self.let_go()?;
+        self.note_metered();
         if boot_now()? >= self.look_at {
             self.look_after_meters();
             self.look_at = boot_now()?.plus(LOOK);
@@ -382,55 +386,6 @@ impl Agent {
                 let _ = reply.send(self.status()?);
                 Ok(())
             }
-        }
-    }
-
-    /// Forwards the kernel's hints to the inbox for as long as the meter is in hand.
-    fn watch_hints(&self, station: usize, datapath: &Datapath) {
-        let inbox = self.inbox.clone();
-        let hints = datapath.hints().and_then(|hints| {
-            // SAFETY: the ring buffer owns its descriptor and gives the same one for as long as it lives.
-            Ok(unsafe { AsyncFd::register(hints) }?)
-        });
-        let mut hints = match hints {
-            Ok(hints) => hints,
-            Err(error) => {
-                tracing::warn!("no hints from the kernel, the timer alone must do: {error:#}");
-                return;
-            }
-        };
-        tokio::spawn(async move {
-            while let Ok(mut ready) = hints.readable_mut().await {
-                let mut any = false;
-                while ready.get_inner_mut().take().is_some() {
-                    any = true;
-                }
-                ready.clear_ready();
-                if any && inbox.send(Message::Hint { station }).is_err() {
-                    return;
-                }
-            }
-        });
-    }
-
-    /// Writes the programs' rare log lines for as long as the meter is in hand.
-    fn watch_kernel_log(&self, datapath: &Datapath) {
-        let log = datapath.kernel_log().and_then(|log| {
-            // SAFETY: the logger owns its descriptor and gives the same one for as long as it lives.
-            Ok(unsafe { AsyncFd::register(log) }?)
-        });
-        let inbox = self.inbox.clone();
-        match log {
-            Ok(mut log) => drop(tokio::spawn(async move {
-                while let Ok(mut ready) = log.readable_mut().await {
-                    ready.get_inner_mut().flush();
-                    ready.clear_ready();
-                    if inbox.is_closed() {
-                        return;
-                    }
-                }
-            })),
-            Err(error) => tracing::debug!("no log lines from the kernel: {error:#}"),
         }
     }
 }

@@ -4,13 +4,14 @@ use std::path::Path;
 
 use agent_common::{Counters, Gate, LINK_ETHERNET, LINK_RAW_IP, MODE_BLOCK, MODE_RESTRICT, MODE_THROTTLE};
 use anyhow::{Context, Result};
+use tokio::task::JoinSet;
 
 use super::portals::Portals;
 use crate::config::Link as LinkConfig;
 use crate::datapath::filters::filters;
 use crate::datapath::{Datapath, throttle_tolerance};
 use crate::link::{Framing, Refusal};
-use crate::quota::{GateMode, GateSetting, Portal, Reading, Terms};
+use crate::quota::{GateMode, GateSetting, Portal, Reading, Refusals, Terms};
 use crate::recording::Core;
 use crate::units::{BootId, Epoch, Generation, SubscriberIdentifier, UsedUnit};
 
@@ -28,6 +29,8 @@ pub(super) struct Station {
     /// Why the link is not metered.
     pub(super) refusal: Option<Refusal>,
     pub(super) datapath: Option<Datapath>,
+    /// Those who listen to the meter in hand; they end when another takes its place.
+    pub(super) ears: JoinSet<()>,
     /// The interface that the meter in hand was attached to.
     pub(super) on: Option<u32>,
     pub(super) framing: Framing,
@@ -77,6 +80,7 @@ impl Station {
             attachment: Attachment::None,
             refusal: None,
             datapath: None,
+            ears: JoinSet::new(),
             on: None,
             framing: Framing::Ethernet,
             sim: None,
@@ -112,6 +116,7 @@ impl Station {
         let datapath = self.datapath.take()?;
         self.setting = None;
         self.on = None;
+        self.ears.abort_all();
         if let (Some(ifindex), Ok(counters)) = (ifindex, datapath.read()) {
             let before = self.counted_before.filter(|(on, _)| *on == ifindex).map_or(0, |(_, octets)| octets);
             self.counted_before = Some((ifindex, before.saturating_add(on_the_wire(&counters, self.framing))));
@@ -263,5 +268,6 @@ fn gate(setting: &GateSetting, framing: Framing) -> Gate {
             Framing::Ethernet => LINK_ETHERNET,
         },
         generation: 0,
+        tells_refusals: u64::from(setting.refusals == Refusals::Told),
     }
 }

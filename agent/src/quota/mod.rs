@@ -24,7 +24,9 @@ pub use message::{
     Answer, Container, Exceptions, FailureHandling, FinalUnitAction, Grant, GrantedUnit, Message, MessageKey,
     Operation, Outcome, QuotaManagement, Record, ResultCode, SessionOpening, StoredSession, Trigger,
 };
-pub use terms::{GateMode, GateSetting, LocalFilters, OfflineGrace, Reading, Repetition, Terms, Usable, WhenUsedUp};
+pub use terms::{
+    GateMode, GateSetting, LocalFilters, OfflineGrace, Reading, Refusals, Repetition, Terms, Usable, WhenUsedUp,
+};
 pub use used_up::{Portal, PortalHost, UsedUp};
 
 use crate::units::{BootInstant, ChargingId, Epoch, OctetRate, Octets, SubscriberIdentifier, UsedUnit};
@@ -383,7 +385,7 @@ impl Quota {
         }
         self.send_back();
         self.open_if_due(now);
-        self.set_gate();
+        self.set_gate(now);
     }
 
     fn drive_those(&mut self, which: impl Fn(&Session) -> bool, now: BootInstant) {
@@ -507,12 +509,13 @@ impl Quota {
     }
 
     /// Asks for the gate that the facts call for, when it is not the one that is set.
-    fn set_gate(&mut self) {
+    fn set_gate(&mut self, now: BootInstant) {
         let (Some((control, _)), Some(_)) = (self.reserve, &self.meter) else { return };
         let control_ceiling = control.saturating_add(self.control_reserve);
         let live = self.sessions.iter().find(|session| session.is_live());
         let base = live.map_or(Octets::ZERO, |session| session.opening.base.total());
         let wanted = live.and_then(Session::wanted_gate);
+        let refusals = self.refusals(live, now);
         let setting = wanted.map_or(
             GateSetting {
                 ceiling: Octets::ZERO,
@@ -520,6 +523,7 @@ impl Quota {
                 threshold: None,
                 control_ceiling,
                 mode: GateMode::Block,
+                refusals,
             },
             |gate| GateSetting {
                 ceiling: base.saturating_add(gate.ceiling),
@@ -527,6 +531,7 @@ impl Quota {
                 threshold: gate.threshold.map(|threshold| base.saturating_add(threshold)),
                 control_ceiling,
                 mode: gate.mode,
+                refusals,
             },
         );
         if self.gate.as_ref() != Some(&setting) {
@@ -536,6 +541,25 @@ impl Quota {
         if self.sessions.iter_mut().find(|session| session.is_live()).is_some_and(Session::gate_is_set) {
             self.queue.push_back(Command::Read);
         }
+    }
+
+    /// Senders hear of refusals where only a top-up, an order or a server that is out of reach can open the gate.
+    fn refusals(&self, live: Option<&Session>, now: BootInstant) -> Refusals {
+        let is_aborted = || self.usable.as_ref().is_some_and(|usable| self.aborted.contains(&usable.subscriber));
+        let waits_long = match live.map(|session| session.state(now)) {
+            Some(State::Exhausted | State::Offline) => true,
+            Some(
+                State::Idle
+                | State::Requesting
+                | State::Active
+                | State::Renewing
+                | State::Final
+                | State::Returning
+                | State::Draining,
+            ) => false,
+            None => is_aborted() || self.reopen_at.is_some(),
+        };
+        if waits_long { Refusals::Told } else { Refusals::Silent }
     }
 
     fn hurry(&mut self, now: BootInstant) {

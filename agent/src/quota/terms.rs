@@ -114,6 +114,15 @@ pub enum GateMode {
     Redirect(Portal),
 }
 
+/// Whether those behind the gateway hear of it when their packets are refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusals {
+    /// They do not: the gate is about to open, and a packet that is sent again passes.
+    Silent,
+    /// They do: whoever waits would wait in vain.
+    Told,
+}
+
 /// The gate of one link as the kernel holds it. Absolute in the epoch, so setting it twice changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GateSetting {
@@ -127,4 +136,6 @@ pub struct GateSetting {
     pub control_ceiling: Octets,
     /// What happens beyond the ceiling.
     pub mode: GateMode,
+    /// Whether senders hear of a refusal.
+    pub refusals: Refusals,
 }

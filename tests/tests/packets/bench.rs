@@ -1,7 +1,7 @@
 //! Loads the programs without attaching them and sends packets through them one at a time.
 
 use agent::datapath::{Counting, load::OBJECT};
-use agent_common::{AllowKey, Counters, DirectionCounters, Filters, Gate, Hint, Tally, Word};
+use agent_common::{AllowKey, Counters, DirectionCounters, Filters, Gate, Hint, Refusal, Tally, Word};
 use aya::{
     Ebpf,
     maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, RingBuf},
@@ -29,6 +29,8 @@ pub(crate) struct Skb {
     pub(crate) gso_segs: u32,
     /// 0 = as long as the data.
     pub(crate) wire_len: u32,
+    /// Index of the interface by which it came in; 0 = it was made here.
+    pub(crate) ingress_ifindex: u32,
 }
 
 /// Both programs with maps of their own, all at zero.
@@ -155,6 +157,19 @@ impl Bench {
     }
 }
 
+impl Bench {
+    /// What the ring buffer of refusals holds; it can be asked for once.
+    pub(crate) fn refusals(&mut self) -> Vec<Refusal> {
+        let mut ring: RingBuf<MapData> = self.object.take_map("refusals").expect("asked for once").try_into().unwrap();
+        let mut refusals = vec![];
+        while let Some(item) = ring.next() {
+            // SAFETY: any octets are a `Refusal`, as many as it has; the source need not be aligned.
+            refusals.push(unsafe { item.as_ptr().cast::<Refusal>().read_unaligned() });
+        }
+        refusals
+    }
+}
+
 fn program<'a>(object: &'a mut Ebpf, name: &str) -> &'a mut SchedClassifier {
     object.program_mut(name).unwrap().try_into().unwrap()
 }
@@ -181,7 +196,7 @@ pub(crate) fn tally(octets: u64, packets: u64) -> Tally {
 /// `struct __sk_buff` with the fields that the kernel lets a test set (`include/uapi/linux/bpf.h`).
 fn context(skb: Skb) -> [u8; 192] {
     let mut context = [0; 192];
-    for (offset, value) in [(160, skb.wire_len), (164, skb.gso_segs), (176, skb.gso_size)] {
+    for (offset, value) in [(36, skb.ingress_ifindex), (160, skb.wire_len), (164, skb.gso_segs), (176, skb.gso_size)] {
         context[offset..offset + 4].copy_from_slice(&value.to_ne_bytes());
     }
     context

@@ -1,6 +1,7 @@
 //! A table of packets through `BPF_PROG_TEST_RUN`: what each is measured as, and what the gate does with it.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
 
+mod answers;
 mod bench;
 mod contention;
 mod filters;

@@ -81,7 +81,10 @@ const PARTS: &[Part] = &[
     Part { file: "ceiling", tests: &["closes_at_the_ceiling", "final_unit_blocks_and_top_up_reopens"], others: SAME },
     Part {
         file: "actions",
-        tests: &["a_restricted_link_carries_what_the_server_permits_and_its_word_counts_at_any_moment"],
+        tests: &[
+            "a_restricted_link_carries_what_the_server_permits_and_its_word_counts_at_any_moment",
+            "hosts_behind_a_used_up_link_hear_of_it_at_once_and_connect_after_a_top_up",
+        ],
         others: "",
     },
     Part { file: "storm", tests: &["survives_kill_minus_nine"], others: SAME },

@@ -1,9 +1,9 @@
 //! What becomes of a used-up link: each action, changed and ended at any moment.
 
-use super::hand::{Hand, answered, gate, granted, kinds, last, nothing, passed, sealed, sim, terms};
+use super::hand::{Hand, answered, gate, granted, kinds, last, nothing, passed, sealed, sim, terms, unanswered};
 use crate::quota::{
     Command, Event, Exceptions, FinalUnitAction, GateMode, GrantedUnit, LocalFilters, PortalHost, QuotaManagement,
-    Reading, Record, State, Terms, WhenUsedUp, rules,
+    Reading, Record, Refusals, State, Terms, WhenUsedUp, rules,
 };
 use crate::units::{OctetRate, Octets, UsedUnit};
 
@@ -207,4 +207,37 @@ fn an_order_to_abort_ends_each_action_with_a_shut_gate() {
     let commands = hand.tell(Event::Abort(sim(1)));
     let shut = gate(&commands).expect("a gate");
     assert_eq!((shut.ceiling, shut.mode), (Octets::ZERO, GateMode::Block));
+}
+
+fn refusals(commands: &[Command]) -> Option<Refusals> {
+    gate(commands).map(|gate| gate.refusals)
+}
+
+#[test]
+fn senders_hear_of_refusals_from_the_last_octet_until_a_top_up_opens_the_gate() {
+    let mut hand = Hand::new();
+    assert_eq!(refusals(&hand.usable(terms())), Some(Refusals::Silent), "units are on their way");
+    assert_eq!(refusals(&hand.answer(answered(last(1_000)))), Some(Refusals::Silent));
+    assert_eq!(refusals(&hand.read(passed(1_000))), Some(Refusals::Told));
+    hand.answer(answered(granted(50_000)));
+    assert_eq!(refusals(&hand.wait(6_000)), Some(Refusals::Silent));
+}
+
+#[test]
+fn senders_hear_of_refusals_after_an_order_to_abort_until_the_server_asks_again() {
+    let mut hand = Hand::active();
+    hand.tell(Event::Abort(sim(1)));
+    assert_eq!(refusals(&hand.wait(1_000)), Some(Refusals::Told));
+    hand.answer(answered(nothing()));
+    assert_eq!(refusals(&hand.tell(Event::Reauthorise(sim(1)))), Some(Refusals::Silent));
+}
+
+#[test]
+fn senders_hear_of_refusals_while_the_server_is_out_of_reach() {
+    let mut hand = Hand::active();
+    hand.read(passed(900_000));
+    hand.answer(unanswered());
+    assert_eq!(refusals(&hand.wait(11_000)), Some(Refusals::Told));
+    assert_eq!(hand.state(), State::Offline);
+    assert_eq!(refusals(&hand.answer(answered(granted(1_000_000)))), Some(Refusals::Silent));
 }
