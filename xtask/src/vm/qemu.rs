@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Seconds that a guest may take in all; each of its tests has deadlines of its own.
-const LIMIT: &str = "1200";
+const LIMIT: &str = "2400";
 
 /// QEMU, on this machine or laid out apart.
 pub(crate) struct Emulator {
