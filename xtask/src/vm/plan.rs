@@ -85,7 +85,7 @@ const PARTS: &[Part] = &[
             "a_restricted_link_carries_what_the_server_permits_and_its_word_counts_at_any_moment",
             "hosts_behind_a_used_up_link_hear_of_it_at_once_and_connect_after_a_top_up",
         ],
-        others: "",
+        others: USER,
     },
     Part { file: "storm", tests: &["survives_kill_minus_nine"], others: SAME },
     Part { file: "stopping", tests: &["keep_leaves_pins_and_gates_and_the_next_agent_goes_on"], others: USER },
@@ -176,7 +176,7 @@ const UDP_OVER_TUN: &str = "before Linux 6.11 a UDP super-packet cannot be sent 
                             `counting` and `netlink` meter raw-IP links without such";
 
 /// Files of [`PARTS`] that an emulated aarch64, which takes three times as long, is spared.
-const NOT_ON_ARM: &[&str] = &["strangers", "stopping", "links", "netlink", "takeover", "unmetered"];
+const NOT_ON_ARM: &[&str] = &["actions", "strangers", "stopping", "links", "netlink", "takeover", "unmetered"];
 const SPARED: &str = "what is the machine's own (atomic instructions, the JIT, alignment, the programs) is in the others; \
                       the same kernel on x86-64 runs these";
 
