@@ -24,6 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const DIE_AT: &str = "WEIR_DRILL_DIE_AT";
 const HALT_AT: &str = "WEIR_DRILL_HALT_AT";
 const LAYOUT: &str = "WEIR_DRILL_LAYOUT";
+/// The layout before the one that is; its counters are today's.
+const OLDER: &str = "1";
+/// What it did not have.
+const NOT_YET: [&str; 2] = ["filters", "refusals"];
 /// The layout after the one that is.
 const NEWER: &str = "3";
 
@@ -57,18 +61,24 @@ fn a_meter_of_an_older_layout_makes_way_without_a_gap_where_there_is_no_tcx() ->
 }
 
 fn makes_way_without_a_gap(plot: &Plot) -> Result<()> {
-    let mut world = World::online(plot)?;
+    let mut world = World::build(plot)?;
+    world.start_agent_with(&[], &[(LAYOUT, OLDER)])?;
+    world.reaches(0, &["active", "renewing"])?;
     let (mut books, flow) = world.under_traffic(RATE, CHUNK)?;
-    world.kill_agent()?;
-    flow.carries(CHUNK / 8, SOON)?;
     books.keep_meter(&world)?;
+    world.kill_agent()?;
+    let pins = world.pin_root().join("v1/wan0");
+    for map in NOT_YET {
+        fs::remove_file(pins.join(map)).with_context(|| format!("removing {map}"))?;
+    }
+    flow.carries(CHUNK / 8, SOON)?;
     let older = only_meter(&world)?;
-    world.start_agent_with(&[], &[(LAYOUT, NEWER)])?;
+    world.start_agent(&[])?;
     world.reaches(0, &["active", "renewing"])?;
     flow.carries(CHUNK, SOON)?;
     flow.stop()?;
     assert_ne!(only_meter(&world)?.epoch_id, older.epoch_id);
-    assert!(!world.pin_root().join("v2/wan0").exists(), "the older layout is gone");
+    assert!(!pins.exists(), "the older layout is gone");
     is_two_sessions(&mut world, books)
 }
 
