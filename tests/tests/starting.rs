@@ -115,7 +115,7 @@ fn meters_with_few_rights(plot: &Plot) -> Result<()> {
     send(&world)?;
     world.kill_agent()?;
     books.keep_meter(&world)?;
-    world.order(("WEIR_DRILL_LAYOUT", "2"));
+    world.order(("WEIR_DRILL_LAYOUT", "3"));
     start_with_few_rights(&mut world)?;
     world.reaches(0, &["active", "renewing"])?;
     send(&world)?;
