@@ -1,5 +1,6 @@
 //! Links that come and go, and the SIMs behind them: each is metered, charged and settled on its own.
 
+use std::fs;
 use std::net::UdpSocket;
 use std::time::Duration;
 
@@ -300,7 +301,7 @@ fn a_lost_meter_is_billed_up_to_its_last_record_and_not_guessed() -> Result<()> 
     world.kill_agent()?;
     flow.stop()?;
     let passed = world.passed(0)?;
-    std::fs::remove_dir_all(world.workdir.bpf().join("weir"))?;
+    fs::remove_dir_all(world.workdir.bpf().join("weir"))?;
     world.start_agent(&[])?;
     eventually("the session of the lost meter to be released", PATIENCE, || {
         let account = world.account(0)?;
@@ -315,4 +316,32 @@ fn a_lost_meter_is_billed_up_to_its_last_record_and_not_guessed() -> Result<()> 
     account.is_settled()?;
     assert_eq!(account.debited(), debited + new, "{account:?}");
     Ok(())
+}
+
+/// Maps that the agent holds open.
+fn maps_held(world: &World) -> Result<usize> {
+    let agent = world.agent.as_ref().context("an agent")?.actor.pid();
+    let open = fs::read_dir(format!("/proc/{agent}/fd"))?;
+    // What was closed meanwhile is not counted.
+    let names = open.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    Ok(names.filter(|name| name.as_os_str() == "anon_inode:bpf-map").count())
+}
+
+#[test]
+fn a_link_that_is_made_anew_again_and_again_leaves_no_map_open() -> Result<()> {
+    let mut world = World::online(&Plot::of(chunked(PLENTY, 2 << 20)))?;
+    let held = maps_held(&world)?;
+    ensure!(held > 0, "no map is seen");
+    for _ in 0..3 {
+        let before = world.datapath("wan0")?.epoch_id();
+        world.topology.remake(0)?;
+        eventually("a new meter, and no more maps than with the first", PATIENCE, || {
+            let link = world.link_status("wan0")?;
+            ensure!(link["state"] == "active" && world.datapath("wan0")?.epoch_id() != before, "{link}");
+            let now = maps_held(&world)?;
+            ensure!(now <= held, "{now} maps are open, {held} were");
+            Ok(())
+        })?;
+    }
+    world.stop_agent()
 }
