@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use crate::clock::{Clock, boot_id, boot_now, until};
 use crate::config::Config;
@@ -33,7 +33,7 @@ use crate::datapath::{AllowList, LinkClaim, Loaded, PinRootClaim};
 use crate::drill::{self, Point};
 use crate::ledger::Ledger;
 use crate::link::{self, Links};
-use crate::local::Status;
+use crate::local::Question;
 use crate::onboarding::{Binding, Plan};
 use crate::quota::{Event, MessageKey, Outcome};
 use crate::recording::{self, Recorder};
@@ -76,8 +76,8 @@ enum Message {
     Allow(AllowList),
     /// A portal's name was looked up.
     Portal { host: String, addresses: Vec<IpAddr> },
-    /// Somebody asks for the status.
-    Status(oneshot::Sender<Status>),
+    /// Somebody asks over the local API.
+    Asked(Question),
 }
 
 /// How the agent stops.
@@ -380,11 +380,9 @@ impl Agent {
             Message::News(news) => self.learn(news),
             Message::Allow(list) => self.set_allow_list(list),
             Message::Portal { host, addresses } => self.portal_found(&host, addresses),
-            Message::Status(reply) => {
+            Message::Asked(question) => {
                 self.read_all()?;
-                // Whoever asked may have gone.
-                let _ = reply.send(self.status()?);
-                Ok(())
+                self.answer(question)
             }
         }
     }

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use agent_common::Counters;
 use anyhow::Result;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::station::{Attachment, Station, reading};
 use super::{Agent, Message};
 use crate::clock::boot_now;
 use crate::ledger::{Buffered, Verdict, is_persistent};
-use crate::local::{self, DrainStatus, KernelStatus, LinkStatus, SCHEMA, Served, Status};
+use crate::local::{self, Asker, DrainStatus, KernelStatus, LinkStatus, Question, SCHEMA, Served, Status};
 use crate::quota::{GateMode, Overview, State, UsedUp};
 use crate::units::BootInstant;
 
@@ -37,19 +37,22 @@ pub(super) struct Books {
     damage: Vec<String>,
 }
 
-/// Serves the status on the configured socket: whoever reads the inbox answers.
+/// Serves the local API on the configured socket: whoever reads the inbox answers.
 pub(super) fn serve(socket: &Path, inbox: mpsc::UnboundedSender<Message>) -> Result<Served> {
-    local::serve(socket, move || {
-        let (reply, answer) = oneshot::channel();
-        let asked = inbox.send(Message::Status(reply));
-        async move {
-            asked.ok()?;
-            answer.await.ok()
-        }
-    })
+    // When the loop has gone the question is dropped, and so answered.
+    local::serve(socket, Asker::new(move |question| drop(inbox.send(Message::Asked(question)))))
 }
 
 impl Agent {
+    /// Answers what somebody asks over the local API. The ledger may be out of reach.
+    pub(super) fn answer(&mut self, question: Question) -> Result<()> {
+        match question {
+            // Whoever asked may have gone.
+            Question::Status(reply) => drop(reply.send(self.status()?)),
+        }
+        Ok(())
+    }
+
     /// Reads the ledger's books. To add up every container of a long backlog takes its time: that is done once in a while then.
     pub(super) fn read_books(&mut self) -> Result<()> {
         let now = boot_now()?;

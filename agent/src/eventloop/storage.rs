@@ -12,7 +12,7 @@ use super::{Agent, Message, Stop};
 use crate::clock::{Moment, boot_id, boot_now};
 use crate::config::Config;
 use crate::ledger::{Ledger, Trouble, is_persistent};
-use crate::local::{SCHEMA, Status};
+use crate::local::{Question, SCHEMA, Status};
 use crate::quota::StoredSession;
 use crate::recording::Recorder;
 use crate::units::BootInstant;
@@ -73,9 +73,8 @@ impl Agent {
                 tokio::select! {
                     biased;
                     () = stop.wait() => return Ok(None),
-                    message = mail.recv() => if let Some(Message::Status(reply)) = message {
-                        // Whoever asked may have gone.
-                        let _ = reply.send(bare_status(config, words.clone())?);
+                    message = mail.recv() => if let Some(Message::Asked(question)) = message {
+                        answer_without_ledger(question, config, &words)?;
                     },
                     () = &mut pause => break,
                 }
@@ -182,8 +181,7 @@ impl Agent {
                 }
                 message = self.mail.recv() => match message.context("the inbox is closed")? {
                     Message::Answer { .. } | Message::Hint { .. } => {}
-                    // Whoever asked may have gone.
-                    Message::Status(reply) => drop(reply.send(self.status()?)),
+                    Message::Asked(question) => self.answer(question)?,
                     Message::Allow(list) => self.set_allow_list(list)?,
                     Message::Portal { host, addresses } => self.portal_found(&host, addresses)?,
                     later @ (Message::Attached { .. } | Message::AttachAgain { .. } | Message::News(_)) => {
@@ -222,13 +220,22 @@ impl Message {
             | Self::Hint { .. }
             | Self::Allow(_)
             | Self::Portal { .. }
-            | Self::Status(_) => None,
+            | Self::Asked(_) => None,
         }
     }
 }
 
 fn words(trouble: Trouble) -> String {
     format!("the ledger cannot be written: {trouble}")
+}
+
+/// Answers what can be answered before there is a ledger.
+fn answer_without_ledger(question: Question, config: &Config, trouble: &str) -> Result<()> {
+    match question {
+        // Whoever asked may have gone.
+        Question::Status(reply) => drop(reply.send(bare_status(config, trouble.to_owned())?)),
+    }
+    Ok(())
 }
 
 /// What there is to show before there is a ledger.
