@@ -1,14 +1,11 @@
 //! `weir`: parse, validate, run, settle.
 
-use std::fs::File;
 use std::io::{IsTerminal, Write as _};
-use std::path::Path;
 use std::process::ExitCode;
 
-use agent::args::{self, Check, Command, ConfigCommand, DatapathLoad, Replay, Run, Status};
-use agent::cli::replay;
-use agent::cli::status::{self, Format};
-use agent::config::{Config, EXIT_USAGE};
+use agent::args::{self, Command, DatapathLoad, Run};
+use agent::cli::{self, Usage};
+use agent::config::EXIT_USAGE;
 use agent::datapath::{LoadSpec, load_and_pin};
 use agent::drill;
 use agent::eventloop::{self, OnStop};
@@ -26,8 +23,12 @@ fn main() -> ExitCode {
             return ExitCode::from(ended.status);
         }
     };
-    match obey(command) {
+    match obey(&command) {
         Ok(code) => code,
+        Err(error) if error.is::<Usage>() => {
+            complain(&error.to_string());
+            ExitCode::from(EXIT_USAGE)
+        }
         Err(error) => {
             complain(&format!("weir: {error:#}"));
             ExitCode::FAILURE
@@ -35,69 +36,31 @@ fn main() -> ExitCode {
     }
 }
 
-fn obey(command: Command) -> Result<ExitCode> {
+fn obey(command: &Command) -> Result<ExitCode> {
     match command {
-        Command::Run(Run { config, log_json, keep, record }) => {
-            drill::prepare()?;
-            let Some(config) = load(&config) else { return Ok(ExitCode::from(EXIT_USAGE)) };
-            begin_logging(log_json);
-            let on_stop = if keep { OnStop::Keep } else { OnStop::Settle };
-            runtime()?.block_on(eventloop::run(config, on_stop, record.as_deref()))?;
-        }
-        Command::Status(Status { json, socket, config }) => {
-            let socket = match socket {
-                Some(socket) => socket,
-                None => match load(&config) {
-                    Some(config) => config.agent.socket,
-                    None => return Ok(ExitCode::from(EXIT_USAGE)),
-                },
-            };
-            runtime()?.block_on(status::run(&socket, format(json)))?;
-        }
-        Command::Replay(Replay { json, file: path }) => {
-            let file = match File::open(&path) {
-                Ok(file) => file,
-                Err(error) => {
-                    complain(&format!("{}: cannot be read: {error}", path.display()));
-                    return Ok(ExitCode::from(EXIT_USAGE));
-                }
-            };
-            if !replay::run(&path, file, format(json))? {
-                return Ok(ExitCode::FAILURE);
-            }
-        }
-        Command::Config(ConfigCommand::Check(Check { config })) => {
-            if load(&config).is_none() {
-                return Ok(ExitCode::from(EXIT_USAGE));
-            }
-        }
-        Command::DatapathLoad(DatapathLoad { link, pin_root, retire }) => {
-            drill::prepare()?;
-            let loaded = load_and_pin(&LoadSpec { link, pin_root, retire })?;
-            std::io::stdout().write_all(loaded.to_line().as_bytes()).context("telling the agent what was loaded")?;
-        }
+        Command::Run(asked) => run(asked),
+        Command::Status(asked) => cli::status::run(asked),
+        Command::Replay(asked) => cli::replay::run(asked),
+        Command::Config(asked) => cli::config::run(asked),
+        Command::DatapathLoad(asked) => load_datapath(asked),
     }
+}
+
+fn run(Run { config, log_json, keep, record }: &Run) -> Result<ExitCode> {
+    drill::prepare()?;
+    let config = cli::load(config)?;
+    begin_logging(*log_json);
+    let on_stop = if *keep { OnStop::Keep } else { OnStop::Settle };
+    cli::runtime()?.block_on(eventloop::run(config, on_stop, record.as_deref()))?;
     Ok(ExitCode::SUCCESS)
 }
 
-const fn format(json: bool) -> Format {
-    if json { Format::Json } else { Format::Text }
-}
-
-/// Reads the configuration; says what is wrong with it and answers `None` if anything is.
-fn load(path: &Path) -> Option<Config> {
-    match Config::load(path) {
-        Ok(config) => Some(config),
-        Err(error) => {
-            complain(&error.to_string());
-            None
-        }
-    }
-}
-
-/// One thread: the agent waits far more than it works.
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")
+fn load_datapath(DatapathLoad { link, pin_root, retire }: &DatapathLoad) -> Result<ExitCode> {
+    drill::prepare()?;
+    let spec = LoadSpec { link: link.clone(), pin_root: pin_root.clone(), retire: retire.clone() };
+    let loaded = load_and_pin(&spec)?;
+    std::io::stdout().write_all(loaded.to_line().as_bytes()).context("telling the agent what was loaded")?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Logs go to standard error: for people on a terminal, as JSON on demand. `RUST_LOG` changes what is shown: a level, or

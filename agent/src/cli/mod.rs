@@ -1,4 +1,52 @@
 //! The commands beside `run`, one file each.
 
+pub mod config;
 pub mod replay;
 pub mod status;
+pub mod words;
+
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use crate::args::Whom;
+use crate::config::Config;
+
+/// A command was asked for in a way that cannot be done: said as it is, and ended with status 64.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+/// Reads the configuration; what is wrong with it is wrong usage.
+pub fn load(path: &Path) -> Result<Config> {
+    Config::load(path).map_err(|error| Usage(error.to_string()).into())
+}
+
+/// The socket of the agent that was meant.
+pub fn socket(whom: &Whom) -> Result<PathBuf> {
+    match &whom.socket {
+        Some(socket) => Ok(socket.clone()),
+        None => Ok(load(&whom.config)?.agent.socket),
+    }
+}
+
+/// One thread: whoever asks, and the agent too, waits far more than it works.
+pub fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")
+}
+
+/// A document for machines.
+pub fn as_json(document: &impl Serialize) -> Result<String> {
+    Ok(format!("{}\n", serde_json::to_string_pretty(document).context("writing JSON")?))
+}
+
+/// Prints to standard output. Whoever reads it may have read enough (`weir status | head -1`).
+pub fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("writing to standard output"),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}

@@ -2,14 +2,17 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{BufReader, IsTerminal as _, Write as _};
+use std::io::{BufReader, IsTerminal as _};
 use std::path::Path;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::status::{Format, octets};
+use super::words::octets;
+use super::{Usage, print};
+use crate::args;
 use crate::clock::boot_now;
 use crate::recording::{End, Parting, Replay, Tally, Verdict, replay};
 use crate::units::BootInstant;
@@ -17,17 +20,18 @@ use crate::units::BootInstant;
 /// How often a word of how far it has come is said.
 const WORD: Duration = Duration::from_secs(1);
 
-/// Plays the recording in `file`, named `path`, and prints what came of it to standard output. True when this core did the same.
-pub fn run(path: &Path, file: File, format: Format) -> Result<bool> {
+/// Plays the recording and prints what came of it. Success when this core did the same.
+pub fn run(asked: &args::Replay) -> Result<ExitCode> {
+    let path = &asked.file;
+    let file = File::open(path).map_err(|error| Usage(format!("{}: cannot be read: {error}", path.display())))?;
     let length = file.metadata().with_context(|| format!("looking at {}", path.display()))?.len();
-    let mut progress = Progress::new(path, length, format)?;
+    let mut progress = Progress::new(path, length, !asked.json && std::io::stderr().is_terminal())?;
     let replayed = replay(BufReader::with_capacity(1 << 20, file), &mut |done| progress.at(done))?;
-    let text = match format {
-        Format::Text => render(path, &replayed),
-        Format::Json => format!("{}\n", as_json(&replayed)),
-    };
-    std::io::stdout().write_all(text.as_bytes()).context("writing to standard output")?;
-    Ok(matches!(replayed.verdict, Verdict::Same { .. }))
+    print(&if asked.json { format!("{}\n", as_json(&replayed)) } else { render(path, &replayed) })?;
+    Ok(match replayed.verdict {
+        Verdict::Same { .. } => ExitCode::SUCCESS,
+        Verdict::Damaged { .. } | Verdict::Parts(_) => ExitCode::FAILURE,
+    })
 }
 
 /// What came of it, in lines.
@@ -91,8 +95,7 @@ struct Progress {
 }
 
 impl Progress {
-    fn new(path: &Path, length: u64, format: Format) -> Result<Self> {
-        let watched = format == Format::Text && std::io::stderr().is_terminal();
+    fn new(path: &Path, length: u64, watched: bool) -> Result<Self> {
         if watched {
             say(&format!("replaying {}, {}", path.display(), octets(length)));
         }

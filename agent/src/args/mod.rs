@@ -1,0 +1,67 @@
+//! The command line: what `weir` can be asked to do, one file a command.
+
+mod config;
+mod replay;
+mod run;
+mod shared;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+
+use clap::{Parser, Subcommand};
+
+pub use config::{ConfigCheck, ConfigCommand};
+pub use replay::Replay;
+pub use run::{DatapathLoad, Run};
+pub use shared::{Look, Whom};
+pub use status::Status;
+
+use crate::config::EXIT_USAGE;
+
+/// Where the configuration file is unless said otherwise.
+pub const DEFAULT_CONFIG: &str = "/etc/weir/weir.toml";
+
+/// Meters paid uplinks to the octet, asks for units before they run out, and settles.
+#[derive(Clone, Debug, PartialEq, Eq, Parser)]
+#[command(name = "weir", version, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Meter the configured links until told to stop (SIGTERM or SIGINT), then settle and shut the gates
+    Run(Run),
+    /// Show what the running agent is doing
+    Status(Status),
+    /// Play what `weir run --record` has recorded through this version's core, and say where the two part
+    Replay(Replay),
+    /// Look at the configuration file without running
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Load, attach and pin the programs of one link, then exit (the agent starts this itself)
+    #[command(hide = true)]
+    DatapathLoad(DatapathLoad),
+}
+
+/// A command line that asks for nothing to be done: what to print, and the exit status to end with.
+#[derive(Debug)]
+pub struct Ended {
+    /// Help, version, or what is wrong: print with [`clap::Error::print`].
+    pub message: clap::Error,
+    /// 0 for help and version, else 64.
+    pub status: u8,
+}
+
+/// Reads a command line, the program's name first.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, Ended> {
+    Cli::try_parse_from(args).map_err(|message| {
+        let status = if message.exit_code() == 0 { 0 } else { EXIT_USAGE };
+        Ended { message, status }
+    })
+}

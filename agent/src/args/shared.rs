@@ -1,0 +1,33 @@
+//! What several commands take: which agent to ask, and how to show what it says.
+
+use std::path::PathBuf;
+
+use clap::{Args, ColorChoice};
+
+use super::DEFAULT_CONFIG;
+use crate::cli::words::Units;
+
+/// Which agent to ask.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Whom {
+    /// The agent's socket; else the one its configuration names
+    #[arg(long, value_name = "PATH", conflicts_with = "config")]
+    pub socket: Option<PathBuf>,
+    /// Configuration file
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    pub config: PathBuf,
+}
+
+/// How to show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
+pub struct Look {
+    /// Print JSON: raw octets, RFC 3339 times, and the number of its schema
+    #[arg(long)]
+    pub json: bool,
+    /// What amounts of data are told in
+    #[arg(long, value_enum, default_value_t, value_name = "UNITS")]
+    pub units: Units,
+    /// Whether to use colour; without this as the terminal can and `NO_COLOR` says
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    pub color: ColorChoice,
+}

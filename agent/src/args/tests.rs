@@ -1,0 +1,61 @@
+//! What command lines are read as.
+
+use clap::{ColorChoice, CommandFactory};
+
+use super::*;
+use crate::cli::words::Units;
+
+fn given(line: &str) -> Result<Command, u8> {
+    parse(line.split_whitespace().map(OsString::from)).map(|cli| cli.command).map_err(|ended| ended.status)
+}
+
+#[test]
+fn the_command_line_is_well_formed() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn run_takes_its_flags() {
+    let expected = Run { config: "w.toml".into(), log_json: true, keep: true, record: Some("r.jsonl".into()) };
+    let line = "weir run --config w.toml --log-json --keep --record r.jsonl";
+    assert_eq!(given(line), Ok(Command::Run(expected)));
+    let plain = Run { config: DEFAULT_CONFIG.into(), log_json: false, keep: false, record: None };
+    assert_eq!(given("weir run"), Ok(Command::Run(plain)));
+}
+
+#[test]
+fn the_other_commands_are_known() {
+    let whom = Whom { socket: Some("/s".into()), config: DEFAULT_CONFIG.into() };
+    let look = Look { json: true, units: Units::Decimal, color: ColorChoice::Never };
+    let line = "weir status --json --socket /s --units decimal --color never";
+    assert_eq!(given(line), Ok(Command::Status(Status { whom, look })));
+    let replay = Replay { json: true, file: "r.jsonl".into() };
+    assert_eq!(given("weir replay --json r.jsonl"), Ok(Command::Replay(replay)));
+    let check = ConfigCheck { config: "w.toml".into() };
+    assert_eq!(given("weir config check --config w.toml"), Ok(Command::Config(ConfigCommand::Check(check))));
+    let load = DatapathLoad { link: "wwan0".into(), pin_root: "/p".into(), retire: vec![7, 9] };
+    let line = "weir datapath-load --link wwan0 --pin-root /p --retire 7 --retire 9";
+    assert_eq!(given(line), Ok(Command::DatapathLoad(load)));
+}
+
+#[test]
+fn help_and_version_end_well_and_bad_usage_with_64() {
+    for line in ["weir --help", "weir --version", "weir run --help", "weir status --version"] {
+        assert_eq!(given(line), Err(0), "{line}");
+    }
+    for line in [
+        "weir",
+        "weir fly",
+        "weir run --fast",
+        "weir run --config",
+        "weir run --record",
+        "weir replay",
+        "weir replay a b",
+        "weir status --socket a --config b",
+        "weir status --units pints",
+        "weir status --color loud",
+        "weir config",
+    ] {
+        assert_eq!(given(line), Err(64), "{line}");
+    }
+}
