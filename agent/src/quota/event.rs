@@ -3,7 +3,7 @@
 use super::message::{Grant, MessageKey, Outcome, Record};
 use super::terms::{GateSetting, Reading, Usable};
 use super::used_up::UsedUp;
-use crate::units::{ChargingId, Epoch, OctetRate, Octets, SubscriberIdentifier, UsedUnit};
+use crate::units::{BootInstant, ChargingId, Epoch, OctetRate, Octets, SubscriberIdentifier, UsedUnit};
 
 /// What happened, to the core of one link.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub enum Event {
     /// The server orders this subscriber's session ended; it stays so until [`Event::Reauthorise`], over restarts as well. Every core
     /// is told, because the SIM may be in another link tomorrow.
     Abort(SubscriberIdentifier),
+    /// The operator wants more asked for now; see [`super::Quota::renewal`] for what comes of it.
+    Renew,
     /// Another route to the server has come up: waiting retries go at once.
     RouteUp,
     /// The agent is stopping: settle everything.
@@ -116,6 +118,8 @@ pub struct Overview {
     pub used: UsedUnit,
     /// Octets used and not yet in a sealed message.
     pub unreported: Octets,
+    /// When the first octet was seen that is in no closed container yet; `None` while there is none.
+    pub open_since: Option<BootInstant>,
     /// Its last grant.
     pub grant: Option<Grant>,
     /// What is left of that grant.
@@ -128,4 +132,45 @@ pub struct Overview {
     pub used_up: Option<UsedUp>,
     /// Whether the server has ordered this SIM's sessions ended.
     pub aborted: bool,
+    /// What is done next without anybody's doing.
+    pub next: Next,
+}
+
+/// What a core does next by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing: it waits for traffic, a SIM or an order.
+    Nothing,
+    /// A message is under way.
+    Answer,
+    /// More is asked for when so many octets of the grant are left, or then at the latest.
+    Renewal {
+        /// Octets of the grant.
+        left: Octets,
+        /// When its validity calls for it; `None` = never.
+        by: Option<BootInstant>,
+    },
+    /// More is asked for then, a used-up package notwithstanding.
+    Ask(BootInstant),
+    /// A message that came to nothing is sent again then.
+    Retry(BootInstant),
+    /// After a refusal another session is tried then.
+    Reopen(BootInstant),
+}
+
+/// What comes of [`Event::Renew`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// More is asked for at once; what waits to be sent again is sent again.
+    Asks,
+    /// A message is under way already; more is asked for when it is answered.
+    AfterAnswer,
+    /// It was asked a moment ago: not before then.
+    TooSoon(BootInstant),
+    /// The link is in no use, or has no SIM or no meter.
+    NotInUse,
+    /// The server has ordered this SIM's sessions ended; only the server takes that back.
+    Aborted,
+    /// The last session is being settled, or the link idles: units are asked for when traffic comes.
+    NoSession,
 }

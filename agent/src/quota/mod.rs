@@ -18,7 +18,7 @@ mod used_up;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-pub use event::{Command, Event, Overview, Route, State};
+pub use event::{Command, Event, Next, Overview, Renewal, Route, State};
 pub use filter::{FilterAction, FilterDirection, FilterEnd, FilterError, FilterRule, MOST_FILTERS, rule, rules};
 pub use message::{
     Answer, Container, Exceptions, FailureHandling, FinalUnitAction, Grant, GrantedUnit, Message, MessageKey,
@@ -52,6 +52,8 @@ const REOPEN: Duration = Duration::from_mins(1);
 const REOPEN_LAST: Duration = Duration::from_mins(15);
 /// The same after a create that was left in doubt: the server may be back already.
 const REOPEN_DOUBTED: Duration = Duration::from_secs(4);
+/// The operator may have more asked for this often: an order a second would be a storm at the server.
+const RENEW_LEAST: Duration = Duration::from_secs(10);
 
 /// The credit-control client of one link.
 #[derive(Clone, Debug)]
@@ -84,6 +86,8 @@ pub struct Quota {
     /// What sessions of a subscriber had used of the grace that ended in doubt, and when it ends; until the server answers.
     doubted_grace: Option<(SubscriberIdentifier, Octets, BootInstant)>,
     settling: bool,
+    /// When the operator last had more asked for.
+    renewed_at: Option<BootInstant>,
 }
 
 impl Quota {
@@ -109,6 +113,7 @@ impl Quota {
             in_vain: 0,
             doubted_grace: None,
             settling: false,
+            renewed_at: None,
         }
     }
 
@@ -178,6 +183,7 @@ impl Quota {
             Event::Named(name) => self.name = Some(name),
             Event::Reauthorise(subscriber) => self.reauthorise(subscriber, now),
             Event::Abort(subscriber) => self.abort(subscriber, now),
+            Event::Renew => self.renew(now),
             Event::RouteUp => self.hurry(now),
             Event::Pause => {
                 let mut out = Vec::new();
@@ -245,8 +251,43 @@ impl Quota {
             rate: current.map_or(OctetRate::default(), Session::rate),
             draining: (self.sessions.len() + self.waiting.len()).saturating_sub(1),
             used_up: current.and_then(Session::used_up),
-            aborted: self.usable.as_ref().is_some_and(|usable| self.aborted.contains(&usable.subscriber)),
+            aborted: self.is_aborted(),
+            open_since: current.and_then(Session::open_since),
+            next: current.map_or_else(|| self.reopen_at.map_or(Next::Nothing, Next::Reopen), Session::next),
         }
+    }
+
+    /// What would come of [`Event::Renew`] now.
+    #[must_use]
+    pub fn renewal(&self, now: BootInstant) -> Renewal {
+        let live = self.sessions.iter().find(|session| session.is_live());
+        let soonest = self.renewed_at.map(|at| at.plus(RENEW_LEAST)).filter(|soonest| now < *soonest);
+        match (soonest, live) {
+            _ if self.usable.is_none() || self.meter.is_none() || self.settling => Renewal::NotInUse,
+            _ if self.is_aborted() => Renewal::Aborted,
+            (Some(soonest), _) => Renewal::TooSoon(soonest),
+            (None, Some(session)) if session.is_closing() => Renewal::NoSession,
+            (None, Some(session)) if session.awaits_answer() => Renewal::AfterAnswer,
+            (None, Some(_)) => Renewal::Asks,
+            (None, None) if self.reopen_at.is_some() => Renewal::Asks,
+            (None, None) => Renewal::NoSession,
+        }
+    }
+
+    /// Does by order of the operator what would be done later: never what the server forbids, and not often.
+    fn renew(&mut self, now: BootInstant) {
+        match self.renewal(now) {
+            Renewal::Asks | Renewal::AfterAnswer => {}
+            Renewal::TooSoon(_) | Renewal::NotInUse | Renewal::Aborted | Renewal::NoSession => return,
+        }
+        self.renewed_at = Some(now);
+        self.reopen_at = None;
+        self.sessions.iter_mut().filter(|session| session.is_live()).for_each(|session| session.reauthorise(now));
+        self.hurry(now);
+    }
+
+    fn is_aborted(&self) -> bool {
+        self.usable.as_ref().is_some_and(|usable| self.aborted.contains(&usable.subscriber))
     }
 
     /// When the meter is to be read next: often while a session lives or waits for traffic, else only for the reserve.

@@ -108,6 +108,14 @@ impl Outbox {
         }
     }
 
+    /// When the next attempt is made; `None` while one is under way, or none is to be made.
+    pub(super) const fn resumes_at(&self) -> Option<BootInstant> {
+        match self.phase {
+            Phase::BackingOff { until } => Some(until),
+            Phase::Waiting | Phase::Doubtful => None,
+        }
+    }
+
     /// Several attempts have failed, and the next is some time off.
     pub(super) const fn is_stuck(&self) -> bool {
         self.failures > 2 && matches!(self.phase, Phase::BackingOff { .. })

@@ -312,6 +312,21 @@ impl Session {
         self.used().total().saturating_sub(self.reported)
     }
 
+    /// When the first octet was seen that is in no container yet.
+    pub(super) const fn open_since(&self) -> Option<BootInstant> {
+        self.first_usage
+    }
+
+    /// True once nothing more is asked for: the session is being returned.
+    pub(super) const fn is_closing(&self) -> bool {
+        self.closing.is_some()
+    }
+
+    /// True while a message is under way: not while one waits to be sent again.
+    pub(super) fn awaits_answer(&self) -> bool {
+        self.outbox.as_ref().is_some_and(|outbox| outbox.resumes_at().is_none())
+    }
+
     /// Takes a reading of the meter. False when the counters went back: the epoch is over without our having been told.
     pub(super) fn read(&mut self, reading: &Reading, now: BootInstant) -> bool {
         let (Some(passed), Some(throttled)) =

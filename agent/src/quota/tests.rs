@@ -4,6 +4,7 @@ mod doubt;
 mod filter;
 mod hand;
 mod odd;
+mod order;
 mod renewal;
 mod script;
 mod slices;

@@ -121,6 +121,7 @@ enum EventDefinition {
     Named(ChargingId),
     Reauthorise(SubscriberIdentifier),
     Abort(SubscriberIdentifier),
+    Renew,
     RouteUp,
     Settle,
     Pause,

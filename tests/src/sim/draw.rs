@@ -146,11 +146,12 @@ fn server_step(setup: &Setup, chance: &mut Chance) -> Step {
 }
 
 fn operator_step(link: u64, chance: &mut Chance) -> Step {
-    match chance.draw() % 12 {
+    match chance.draw() % 14 {
         0 | 1 => Step::Keep,
         2 => Step::Settle,
         3 | 4 => Step::Abort { sim: link },
         5..=8 => Step::Reauthorise { sim: link },
+        9..=11 => Step::Renew { link },
         _ => Step::RouteUp,
     }
 }

@@ -151,6 +151,7 @@ fn smaller(step: Step) -> Vec<Step> {
         | Step::Hint { .. }
         | Step::Abort { .. }
         | Step::Reauthorise { .. }
+        | Step::Renew { .. }
         | Step::RouteUp
         | Step::Switch { .. }
         | Step::Down { .. }

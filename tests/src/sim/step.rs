@@ -175,6 +175,11 @@ pub enum Step {
         /// The SIM.
         sim: u64,
     },
+    /// The operator wants more asked for.
+    Renew {
+        /// The link.
+        link: u64,
+    },
     /// Another route to the server has come up.
     RouteUp,
     /// A SIM moves into the slot of a link, out of any other; without one the slot is empty.
@@ -292,6 +297,7 @@ impl Step {
             Self::Hint { .. } => "hint",
             Self::Abort { .. } => "abort",
             Self::Reauthorise { .. } => "reauthorise",
+            Self::Renew { .. } => "renew",
             Self::RouteUp => "route up",
             Self::Switch { .. } => "SIM switched",
             Self::Down { .. } => "link down",
@@ -346,6 +352,7 @@ impl fmt::Display for Step {
             Self::Hint { link } => write!(f, "link {link}: the kernel hints"),
             Self::Abort { sim } => write!(f, "SIM {sim}: the server orders its sessions ended"),
             Self::Reauthorise { sim } => write!(f, "SIM {sim}: the server asks for it again"),
+            Self::Renew { link } => write!(f, "link {link}: the operator wants more asked for"),
             Self::RouteUp => f.write_str("another route comes up"),
             Self::Switch { link, sim } => write!(f, "link {link}: SIM {sim} moves in"),
             Self::Down { link } => write!(f, "link {link} goes out of use"),

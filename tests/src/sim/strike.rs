@@ -96,6 +96,7 @@ impl World {
             Step::Hint { link } => return self.tell(self.link_index(link), Event::Hint),
             Step::Abort { sim } => return self.tell_all(&Event::Abort(self.subscriber_of(sim))),
             Step::Reauthorise { sim } => return self.tell_all(&Event::Reauthorise(self.subscriber_of(sim))),
+            Step::Renew { link } => return self.tell(self.link_index(link), Event::Renew),
             Step::RouteUp => return self.tell_all(&Event::RouteUp),
             Step::Switch { link, sim } => return self.switch(self.link_index(link), sim),
             Step::Down { link } => return self.turn(self.link_index(link), Use::Out),

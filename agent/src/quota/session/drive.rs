@@ -5,7 +5,7 @@ use super::{
 };
 use crate::quota::outbox::is_overdue;
 use crate::quota::{
-    Command, FailureHandling, GateMode, Operation, Record, Repetition, ResultCode, State, Trigger, UsedUp,
+    Command, FailureHandling, GateMode, Next, Operation, Record, Repetition, ResultCode, State, Trigger, UsedUp,
 };
 use crate::units::{BootInstant, Octets};
 
@@ -83,6 +83,22 @@ impl Session {
             self.open_timers(&mut due);
         }
         due.into_iter().min()
+    }
+
+    /// What the session does next by itself.
+    pub(in crate::quota) fn next(&self) -> Next {
+        if let Some(outbox) = &self.outbox {
+            return outbox.resumes_at().map_or(Next::Answer, Next::Retry);
+        }
+        if let Some(until) = self.doubt.hold_until {
+            return Next::Retry(until);
+        }
+        match (&self.closing, &self.exhausted, &self.grant) {
+            (Some(_), _, _) | (None, None, None) => Next::Nothing,
+            (None, Some(exhausted), _) => Next::Ask(exhausted.poll_at),
+            (None, None, Some(grant)) if grant.final_unit.is_some() => Next::Nothing,
+            (None, None, Some(grant)) => Next::Renewal { left: self.foresight.threshold(grant), by: self.renews_at() },
+        }
     }
 
     /// The gate this session wants; `None` = shut.

@@ -108,6 +108,7 @@ const fn number_of_event(event: &Event) -> usize {
         Event::RouteUp => 10,
         Event::Settle => 11,
         Event::Pause => 12,
+        Event::Renew => 13,
     }
 }
 
@@ -240,6 +241,7 @@ pub(super) fn events() -> Vec<Event> {
         Event::Named(ChargingId::new(u32::MAX)),
         Event::Reauthorise(sim()),
         Event::Abort(sim()),
+        Event::Renew,
         Event::RouteUp,
         Event::Settle,
         Event::Pause,
