@@ -40,6 +40,13 @@ fn obey(command: &Command) -> Result<ExitCode> {
     match command {
         Command::Run(asked) => run(asked),
         Command::Status(asked) => cli::status::run(asked),
+        Command::Watch(asked) => cli::watch::run(asked),
+        Command::Ledger(asked) => cli::ledger::run(asked),
+        Command::Renew(asked) => cli::renew::run(asked),
+        Command::Check(asked) => cli::check::run(asked),
+        Command::Attach(asked) => cli::attach::attach(asked),
+        Command::Detach(asked) => cli::attach::detach(asked),
+        Command::Version(asked) => cli::version::run(asked),
         Command::Replay(asked) => cli::replay::run(asked),
         Command::Config(asked) => cli::config::run(asked),
         Command::DatapathLoad(asked) => load_datapath(asked),

@@ -1,22 +1,34 @@
 //! The command line: what `weir` can be asked to do, one file a command.
 
+mod attach;
+mod check;
 mod config;
+mod ledger;
+mod renew;
 mod replay;
 mod run;
 mod shared;
 mod status;
 #[cfg(test)]
 mod tests;
+mod version;
+mod watch;
 
 use std::ffi::OsString;
 
 use clap::{Parser, Subcommand};
 
+pub use attach::{Attach, Detach};
+pub use check::Check;
 pub use config::{ConfigCheck, ConfigCommand};
+pub use ledger::Ledger;
+pub use renew::Renew;
 pub use replay::Replay;
 pub use run::{DatapathLoad, Run};
 pub use shared::{Look, Whom};
 pub use status::Status;
+pub use version::Version;
+pub use watch::Watch;
 
 use crate::config::EXIT_USAGE;
 
@@ -39,11 +51,26 @@ pub enum Command {
     Run(Run),
     /// Show what the running agent is doing
     Status(Status),
+    /// Show it all the time, on a terminal
+    Watch(Watch),
+    /// Show what the ledger holds: sessions, grants, messages that wait, and whether the books close
+    Ledger(Ledger),
+    /// Ask the server for more now, as after a top-up, and say what comes of it
+    #[command(visible_alias = "top-up")]
+    Renew(Renew),
+    /// Say in one line, and by the exit status that monitoring knows, whether the packages last and all is well
+    Check(Check),
+    /// Meter the configured links that are there behind shut gates, for `weir run` to take over
+    Attach(Attach),
+    /// Take off and unpin everything weir has put into the kernel; what was counted is recorded for the next start
+    Detach(Detach),
     /// Play what `weir run --record` has recorded through this version's core, and say where the two part
     Replay(Replay),
     /// Look at the configuration file without running
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Show the version, and those of map layout, ledger and wire
+    Version(Version),
     /// Load, attach and pin the programs of one link, then exit (the agent starts this itself)
     #[command(hide = true)]
     DatapathLoad(DatapathLoad),

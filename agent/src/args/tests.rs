@@ -29,6 +29,14 @@ fn the_other_commands_are_known() {
     let look = Look { json: true, units: Units::Decimal, color: ColorChoice::Never };
     let line = "weir status --json --socket /s --units decimal --color never";
     assert_eq!(given(line), Ok(Command::Status(Status { whom, look })));
+    for line in ["weir renew wan0 --wait 3", "weir top-up wan0 --wait 3"] {
+        let Ok(Command::Renew(renew)) = given(line) else { panic!("{line}") };
+        assert_eq!((renew.link.as_deref(), renew.wait), (Some("wan0"), 3));
+    }
+    let detach = Detach { config: "w.toml".into(), force: true, json: false };
+    assert_eq!(given("weir detach --config w.toml --force"), Ok(Command::Detach(detach)));
+    assert_eq!(given("weir attach"), Ok(Command::Attach(Attach { config: DEFAULT_CONFIG.into() })));
+    assert_eq!(given("weir version --json"), Ok(Command::Version(Version { json: true })));
     let replay = Replay { json: true, file: "r.jsonl".into() };
     assert_eq!(given("weir replay --json r.jsonl"), Ok(Command::Replay(replay)));
     let check = ConfigCheck { config: "w.toml".into() };
@@ -51,6 +59,11 @@ fn help_and_version_end_well_and_bad_usage_with_64() {
         "weir run --record",
         "weir replay",
         "weir replay a b",
+        "weir renew a b",
+        "weir renew --wait 601",
+        "weir check --warn 0",
+        "weir detach wan0",
+        "weir watch --json",
         "weir status --socket a --config b",
         "weir status --units pints",
         "weir status --color loud",

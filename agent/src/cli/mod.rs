@@ -1,8 +1,16 @@
 //! The commands beside `run`, one file each.
 
+pub mod attach;
+pub mod check;
 pub mod config;
+pub mod ledger;
+pub mod renew;
 pub mod replay;
 pub mod status;
+#[cfg(test)]
+mod tests;
+pub mod version;
+pub mod watch;
 pub mod words;
 
 use std::io::{ErrorKind, Write as _};

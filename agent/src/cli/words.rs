@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use clap::{ColorChoice, ValueEnum};
+use jiff::Timestamp;
 
 use crate::args::Look;
 
@@ -45,7 +46,7 @@ pub enum Tone {
 /// What text is written for: so many columns, with or without colour, in these units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Screen {
-    /// Columns, 40 ..= 160.
+    /// Columns, 40 ..= 160; more for running text that is not to be broken.
     pub width: usize,
     /// Whether colour is used.
     pub colour: bool,
@@ -58,9 +59,6 @@ impl Screen {
     #[must_use]
     pub fn of_stdout(look: Look) -> Self {
         let out = std::io::stdout();
-        let says = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let columns = says("COLUMNS").and_then(|columns| columns.parse().ok());
-        let seen = || terminal_size::terminal_size_of(&out).map(|(width, _)| usize::from(width.0));
         let colour = match look.color {
             ColorChoice::Always => true,
             ColorChoice::Never => false,
@@ -69,8 +67,13 @@ impl Screen {
                 out.is_terminal() && says("NO_COLOR").is_none() && !dumb
             }
         };
-        let width = columns.or_else(seen).unwrap_or(WIDTH).clamp(WIDTH_LEAST, WIDTH_MOST);
-        Self { width, colour, units: look.units }
+        Self { width: columns().unwrap_or(WIDTH), colour, units: look.units }
+    }
+
+    /// The same for running text: where nothing says how wide it is, a line is broken by nobody, so that a program finds all of it.
+    #[must_use]
+    pub fn for_text(look: Look) -> Self {
+        Self { width: columns().unwrap_or(usize::MAX), ..Self::of_stdout(look) }
     }
 
     /// An amount of data.
@@ -107,19 +110,29 @@ impl Screen {
 
     /// Adds the text as lines that fit, all but the first further in. Breaks between words only, and not between a number and its unit.
     pub fn add(&self, page: &mut String, indent: usize, text: &str) {
-        let mut column = indent;
-        page.push_str(&" ".repeat(indent));
-        for (index, word) in phrases(text).into_iter().enumerate() {
-            let length = shown(&word);
+        self.fold(page, &" ".repeat(indent), indent + 2, text);
+    }
+
+    /// The same behind a word that says what it is about; further lines stand below the text.
+    pub fn item(&self, page: &mut String, about: &str, text: &str) {
+        let first = format!("  {} ", self.paint(Tone::Quiet, &format!("{about:<9}")));
+        self.fold(page, &first, 12, text);
+    }
+
+    fn fold(&self, page: &mut String, first: &str, hang: usize, text: &str) {
+        page.push_str(first);
+        let mut column = shown(first);
+        for (index, phrase) in phrases(text).into_iter().enumerate() {
+            let length = shown(&phrase);
             if index > 0 && column + 1 + length > self.width {
                 page.push('\n');
-                column = indent + 2;
-                page.push_str(&" ".repeat(column));
+                page.push_str(&" ".repeat(hang));
+                column = hang;
             } else if index > 0 {
                 page.push(' ');
                 column += 1;
             }
-            page.push_str(&word);
+            page.push_str(&phrase);
             column += length;
         }
         page.push('\n');
@@ -138,10 +151,28 @@ impl Screen {
     }
 }
 
+/// What the environment says of it, unless it says nothing.
+fn says(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// How wide standard output is, by the environment or by the terminal.
+fn columns() -> Option<usize> {
+    let seen = || terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| usize::from(width.0));
+    let columns = says("COLUMNS").and_then(|columns| columns.parse().ok()).or_else(seen);
+    columns.map(|columns| columns.clamp(WIDTH_LEAST, WIDTH_MOST))
+}
+
 /// Octets with a binary unit, or plain below 10 KiB.
 #[must_use]
 pub fn octets(count: u64) -> String {
     scaled(count, 1024, &["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"])
+}
+
+/// How often: "once", "3 times".
+#[must_use]
+pub fn times(count: u32) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{count} times") }
 }
 
 /// A number in groups of three digits.
@@ -173,6 +204,13 @@ pub fn duration(span: Duration) -> String {
         (0, hours, minutes) => two(hours, "h", minutes % 60, "min"),
         (days, hours, _) => two(days, "d", hours % 24, "h"),
     }
+}
+
+/// How long before `at` this was, both RFC 3339: nothing when it was later, `None` when one is no time.
+#[must_use]
+pub fn before(at: &str, then: &str) -> Option<Duration> {
+    let (at, then): (Timestamp, Timestamp) = (at.parse().ok()?, then.parse().ok()?);
+    Some(Duration::try_from(at.duration_since(then)).unwrap_or_default())
 }
 
 /// How much of `whole` the part is, in whole hundredths rounded down: "37%". Of nothing: "-".

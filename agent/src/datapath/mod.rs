@@ -34,7 +34,10 @@ pub use self::{
     maps::{Hints, KernelLog, Refusals},
     pins::Pins,
     preemption::Counting,
-    retire::{Retired, has_older_layout, pinned_links, refuse_newer_layout, retire_without_link, retired},
+    retire::{
+        Retired, clear_pin_root, has_older_layout, pinned_links, refuse_newer_layout, retire_meter,
+        retire_without_link, retired,
+    },
     survey::{Meter, counters_of, meters_on},
     throttle::throttle_tolerance,
 };

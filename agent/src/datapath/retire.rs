@@ -93,7 +93,7 @@ pub(super) fn retire_pins(pin_root: &Path, version: u32, pins: &Pins) -> Result<
 }
 
 /// Retires a meter that is pinned where we cannot see it.
-pub(super) fn retire_meter(pin_root: &Path, meter: &Meter) -> Result<()> {
+pub fn retire_meter(pin_root: &Path, meter: &Meter) -> Result<()> {
     let kept = MapData::from_id(meter.epoch_id)
         .context("opening its counters by their number")
         .and_then(|counters| keep(pin_root, layout(), counters));
@@ -160,6 +160,23 @@ fn numbered(directory: &Path, prefix: &str) -> Vec<(u32, PathBuf)> {
 fn entries(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+/// Removes the directories that held pins, where nothing is left in them.
+pub fn clear_pin_root(pin_root: &Path) -> Result<()> {
+    let retired = pin_root.join("retired");
+    let layouts =
+        [numbered(pin_root, "v"), numbered(&retired, "v")].concat().into_iter().map(|(_, directory)| directory);
+    for directory in layouts.chain([pin_root.join("new"), retired, pin_root.to_owned()]) {
+        match fs::remove_dir(&directory) {
+            Ok(()) => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {}
+            // It is somebody else's to make and remove.
+            Err(_) if directory == pin_root => {}
+            Err(error) => return Err(error).with_context(|| format!("removing the directory {}", directory.display())),
+        }
+    }
+    Ok(())
 }
 
 /// Puts a directory of pins in the place of one that is gone.

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 
 use super::station::{Attachment, Station};
 use super::{Agent, Message};
+use crate::clock::boot_now;
 use crate::datapath::{Datapath, LoadSpec, Loaded, Origin, retire_without_link, spawn_loader};
 use crate::drill::{self, Point};
 use crate::quota::{Event, Reading};
@@ -132,7 +133,12 @@ impl Agent {
     /// does not help it is left to a loader.
     pub(super) fn reading(&mut self, index: usize) -> Option<Reading> {
         let error = match self.stations[index].read() {
-            Ok(reading) => return reading,
+            Ok(reading) => {
+                if let (Some(reading), Ok(now)) = (&reading, boot_now()) {
+                    self.stations[index].trend.note(reading.passed.total(), now);
+                }
+                return reading;
+            }
             Err(error) => error,
         };
         let label = self.stations[index].label().to_owned();

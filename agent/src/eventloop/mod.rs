@@ -1,10 +1,12 @@
 //! One `select!` that owns everything: hands events to the core of each link and carries out its commands. It decides nothing.
 
 mod addresses;
+mod balance;
 mod carry;
 mod ears;
 mod enrol;
 mod metering;
+mod orders;
 mod pace;
 mod portals;
 mod progress;
@@ -39,10 +41,12 @@ use crate::quota::{Event, MessageKey, Outcome};
 use crate::recording::{self, Recorder};
 use crate::reporter::{Http, HttpSettings, Reporter};
 use crate::units::{BootId, BootInstant};
+use balance::Told;
 use enrol::{Enrolment, Login, News};
 use portals::Portals;
 use progress::Progress;
 use sims::Charged;
+pub(crate) use station::reading;
 use station::{Attachment, Sim, Station};
 use status::Books;
 use storage::Ended;
@@ -110,6 +114,8 @@ pub struct Agent {
     /// Keeps a second agent from these links, by index.
     claims: BTreeMap<u32, LinkClaim>,
     plan: Plan,
+    /// When the server told the plan.
+    told: Told,
     /// By SIM slot.
     bindings: BTreeMap<String, Binding>,
     /// By SIM slot.
@@ -194,6 +200,7 @@ impl Agent {
             pin_root_claim: None,
             claims: BTreeMap::new(),
             plan: Plan::default(),
+            told: Told::default(),
             bindings: BTreeMap::new(),
             sims: BTreeMap::new(),
             charged,
@@ -359,6 +366,9 @@ impl Agent {
         match message {
             Message::Answer { station, key, attempt, outcome } => {
                 drill::pass(Point::AnswerIn);
+                if let Outcome::Answered(_) = outcome {
+                    self.stations[station].answered_at = Some(boot_now()?);
+                }
                 self.tell(station, Event::Answer { key, attempt, outcome })
             }
             Message::Attached { station, ifindex, result } => {

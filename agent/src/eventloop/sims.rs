@@ -64,6 +64,12 @@ impl Charged {
         ledger.set_setting(CHARGED, &text)
     }
 
+    /// What a subscriber's sessions on a link are charged for.
+    pub(super) fn rating_group(&self, subscriber: &SubscriberIdentifier, link: &config::Link) -> RatingGroup {
+        let known = self.by_subscriber.get(subscriber.as_str()).map(|(group, _)| RatingGroup::new(*group));
+        link.rating_group.or(known).unwrap_or(DEFAULT_RATING_GROUP)
+    }
+
     /// The exact bytes of a message.
     pub(super) fn encode(&self, request: &SealRequest) -> Result<Vec<u8>> {
         let subscriber = &request.opening.subscriber;
@@ -113,6 +119,7 @@ impl Agent {
                     self.bindings =
                         serde_json::from_str(&bindings).context("reading the bindings kept in the ledger")?;
                 }
+                self.recall_told()?;
                 self.apply_bindings()?;
             }
         }
@@ -133,6 +140,7 @@ impl Agent {
     pub(super) fn planned(&mut self, plan: Plan) -> Result<()> {
         self.ledger.set_setting(PLAN, &serde_json::to_string(&plan).context("writing the plan")?)?;
         self.plan = plan;
+        self.note_told()?;
         self.apply_bindings()?;
         self.reconcile()
     }

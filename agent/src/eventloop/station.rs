@@ -6,6 +6,7 @@ use agent_common::{Counters, Gate, LINK_ETHERNET, LINK_RAW_IP, MODE_BLOCK, MODE_
 use anyhow::{Context, Result};
 use tokio::task::JoinSet;
 
+use super::balance::Trend;
 use super::portals::Portals;
 use crate::config::Link as LinkConfig;
 use crate::datapath::filters::filters;
@@ -13,7 +14,7 @@ use crate::datapath::{Datapath, throttle_tolerance};
 use crate::link::{Framing, Refusal};
 use crate::quota::{GateMode, GateSetting, Portal, Reading, Refusals, Terms};
 use crate::recording::Core;
-use crate::units::{BootId, Epoch, Generation, SubscriberIdentifier, UsedUnit};
+use crate::units::{BootId, BootInstant, Epoch, Generation, SubscriberIdentifier, UsedUnit};
 
 /// What the place where past sessions are drained is called in the log.
 pub(super) const PAST_SESSIONS: &str = "(past sessions)";
@@ -45,6 +46,10 @@ pub(super) struct Station {
     pub(super) ahead: Vec<String>,
     /// What earlier meters have counted, and on which interface: its own counters hold that as well.
     counted_before: Option<(u32, u64)>,
+    /// When the server last acknowledged a message of it.
+    pub(super) answered_at: Option<BootInstant>,
+    /// How fast octets pass, over some minutes.
+    pub(super) trend: Trend,
     /// What the gate was last set to.
     setting: Option<GateSetting>,
 }
@@ -89,6 +94,8 @@ impl Station {
             gaps: 0,
             ahead: Vec::new(),
             counted_before: None,
+            answered_at: None,
+            trend: Trend::default(),
             setting: None,
         }
     }
@@ -104,6 +111,8 @@ impl Station {
         self.gaps = 0;
         self.ahead.clear();
         self.counted_before = None;
+        self.answered_at = None;
+        self.trend = Trend::default();
     }
 
     /// True for a place that another link may have.
@@ -210,7 +219,7 @@ fn epoch(datapath: &Datapath, boot: &BootId) -> Epoch {
     Epoch { boot: boot.clone(), generation: Generation::new(datapath.epoch_id()) }
 }
 
-pub(super) fn reading(counters: &Counters) -> Reading {
+pub(crate) fn reading(counters: &Counters) -> Reading {
     let (up, down) = (&counters.uplink, &counters.downlink);
     Reading {
         passed: UsedUnit::new(up.passed.octets, down.passed.octets),

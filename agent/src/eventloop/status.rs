@@ -11,8 +11,10 @@ use super::station::{Attachment, Station, reading};
 use super::{Agent, Message};
 use crate::clock::boot_now;
 use crate::ledger::{Buffered, Verdict, is_persistent};
-use crate::local::{self, Asker, DrainStatus, KernelStatus, LinkStatus, Question, SCHEMA, Served, Status};
-use crate::quota::{GateMode, Overview, State, UsedUp};
+use crate::local::{
+    self, Asker, DrainStatus, KernelStatus, LinkStatus, NextStatus, PackageStatus, Question, SCHEMA, Served, Status,
+};
+use crate::quota::{GateMode, Next, Overview, State, UsedUp};
 use crate::units::BootInstant;
 
 /// Up to so many buffered containers the books are added up anew whenever somebody asks …
@@ -49,6 +51,8 @@ impl Agent {
         match question {
             // Whoever asked may have gone.
             Question::Status(reply) => drop(reply.send(self.status()?)),
+            Question::Account(reply) => self.send_account(reply),
+            Question::Renew(link, reply) => drop(reply.send(self.renew(link.as_deref())?)),
         }
         Ok(())
     }
@@ -93,11 +97,18 @@ impl Agent {
             };
             // A session that was opened just now may be in no ledger.
             let grants = overview.session.and_then(|session| self.ledger.grants(session).ok()).unwrap_or(0);
+            let label = |instant: BootInstant| moment.label(instant).wall.to_string();
             links.push(LinkStatus {
                 unmetered_prefix_octets: unmetered.prefix_octets,
+                package: self.package_status(station, &overview).unwrap_or_default(),
+                next: next_status(overview.next, label),
+                last_report: station.answered_at.map(label),
                 ..link_status(name, station, &overview, grants)
             });
         }
+        let open = self.stations.iter().filter_map(|station| station.quota.overview(moment.boot).open_since);
+        let open = open.map(|since| moment.label(since));
+        let oldest = open.chain(self.books.buffered.oldest).min_by_key(|label| label.wall);
         Ok(Status {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -109,6 +120,7 @@ impl Agent {
             links,
             unacknowledged_octets: self.books.buffered.octets.get(),
             buffered_containers: self.books.buffered.containers,
+            oldest_unreported: oldest.map(|label| label.wall.to_string()),
             ledger_drift_octets: self.books.drift,
             uncertain_octets: self.books.uncertain,
             set_aside_octets: self.books.set_aside,
@@ -130,6 +142,7 @@ fn link_status(name: &str, station: &Station, overview: &Overview, grants: u32) 
     let metered = matches!(station.attachment, Attachment::On(_));
     LinkStatus {
         link: name.to_owned(),
+        exists: station.attachment != Attachment::None,
         metered,
         in_use: station.in_use,
         subscriber: station.sim.as_ref().map(|sim| sim.subscriber.to_string()),
@@ -143,6 +156,10 @@ fn link_status(name: &str, station: &Station, overview: &Overview, grants: u32) 
         grants,
         rate_octets_per_second: overview.rate.get(),
         unreported_octets: overview.unreported.get(),
+        average_octets_per_second: station.trend.rate(),
+        package: PackageStatus::default(),
+        next: NextStatus::default(),
+        last_report: None,
         unmetered_prefix_octets: 0,
         meter_gaps: station.gaps,
         kernel: station
@@ -151,6 +168,18 @@ fn link_status(name: &str, station: &Station, overview: &Overview, grants: u32) 
             .flatten()
             .map_or_else(KernelStatus::default, |counters| kernel_status(&counters)),
     }
+}
+
+fn next_status(next: Next, label: impl Fn(BootInstant) -> String) -> NextStatus {
+    let (what, at, left) = match next {
+        Next::Nothing => ("nothing", None, None),
+        Next::Answer => ("answer", None, None),
+        Next::Renewal { left, by } => ("renewal", by, Some(left.get())),
+        Next::Ask(at) => ("ask", Some(at), None),
+        Next::Retry(at) => ("retry", Some(at), None),
+        Next::Reopen(at) => ("reopen", Some(at), None),
+    };
+    NextStatus { what: what.to_owned(), at: at.map(label), left_octets: left }
 }
 
 fn kernel_status(counters: &Counters) -> KernelStatus {

@@ -234,6 +234,8 @@ fn answer_without_ledger(question: Question, config: &Config, trouble: &str) -> 
     match question {
         // Whoever asked may have gone.
         Question::Status(reply) => drop(reply.send(bare_status(config, trouble.to_owned())?)),
+        // Dropped, and so answered with "not now".
+        Question::Account(_) | Question::Renew(..) => {}
     }
     Ok(())
 }

@@ -6,6 +6,7 @@
 //!
 //! The interface is synchronous: a commit is one append to the log and one sync, a few milliseconds on flash.
 
+mod account;
 mod anew;
 mod apply;
 mod damage;
@@ -26,6 +27,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::Flock;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
+pub use self::account::{Accounts, Amount, MessageAccount, SessionAccount, SetAsideAccount, account};
 use self::apply::Batch;
 use self::place::Place;
 pub use self::place::is_persistent;
@@ -54,6 +56,12 @@ pub struct Ledger {
     is_shut: bool,
     /// Held for as long as the ledger is open; behind `db`, so that it is let go last.
     lock: Option<Flock<File>>,
+}
+
+/// The schema version of the ledgers that this agent writes.
+#[must_use]
+pub const fn schema_version() -> usize {
+    open::newest()
 }
 
 impl Ledger {
@@ -180,6 +188,21 @@ impl Ledger {
     /// Grants that a session has received.
     pub fn grants(&self, session: ChargingId) -> Result<u32> {
         Ok(rows::session(&self.db, session)?.grants)
+    }
+
+    /// Quota octets of a subscriber that the server has acknowledged, over all sessions ever.
+    pub fn acknowledged_of(&self, subscriber: &SubscriberIdentifier) -> Result<Octets> {
+        report::acknowledged_of(&self.db, subscriber)
+    }
+
+    /// Quota octets of a subscriber that are acknowledged, or in closed containers of open sessions.
+    pub fn recorded_of(&self, subscriber: &SubscriberIdentifier) -> Result<Octets> {
+        report::recorded_of(&self.db, subscriber)
+    }
+
+    /// Quota octets in the closed containers of a session.
+    pub fn closed_of(&self, session: ChargingId) -> Result<Octets> {
+        Ok(rows::total(&self.db, session, Account::Closed)?.online.total())
     }
 
     /// Usage that is recorded but neither acknowledged nor set aside.

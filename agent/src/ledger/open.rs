@@ -38,7 +38,7 @@ pub(super) const MODE: u32 = 0o600;
 const CHECK_TIME: Duration = Duration::from_secs(3);
 
 /// How long another process may hold the database locked before that is said.
-const BUSY_TIME: Duration = Duration::from_secs(1);
+pub(super) const BUSY_TIME: Duration = Duration::from_secs(1);
 
 /// A connection, where its files are, and the lock that keeps a second agent away (neither for `:memory:`).
 pub(super) struct Opened {
@@ -214,7 +214,7 @@ pub(super) fn prepare(mut connection: Connection, path: &Path) -> Result<Connect
 }
 
 /// The schema version of the file; an error when the file is not a ledger, or one of a newer agent.
-fn identify(connection: &Connection) -> Result<usize> {
+pub(super) fn identify(connection: &Connection) -> Result<usize> {
     let version: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(|error| {
         match error.sqlite_error_code() {
             Some(ErrorCode::NotADatabase) => anyhow!(error).context("it is not a weir ledger, but some other file"),
@@ -232,6 +232,11 @@ fn identify(connection: &Connection) -> Result<usize> {
         "its schema version {version} is newer than version {known}, the newest this agent knows: install the agent that wrote it, or a later one"
     );
     Ok(version)
+}
+
+/// The newest schema version there is.
+pub(super) const fn newest() -> usize {
+    MIGRATIONS.len()
 }
 
 /// Takes the steps from `version` to the newest, each in a transaction of its own.

@@ -8,7 +8,7 @@ use super::types::{Buffered, SessionAudit, SetAside, Usage, Verdict};
 use super::words::label;
 use crate::clock::Label;
 use crate::quota::MessageKey;
-use crate::units::{ChargingId, LocalSequenceNumber, Octets};
+use crate::units::{ChargingId, LocalSequenceNumber, Octets, SubscriberIdentifier};
 
 /// The books of each open session. Every container is added up anew: with a long backlog that takes its time.
 pub(super) fn audit(db: &Connection) -> Result<Vec<SessionAudit>> {
@@ -69,6 +69,20 @@ pub(super) fn buffered(db: &Connection) -> Result<Buffered> {
         oldest = oldest.into_iter().chain(first).min_by_key(|label| label.wall);
     }
     Ok(Buffered { oldest, ..waiting })
+}
+
+/// Quota octets of a subscriber that the server has acknowledged: the months of its history hold them all.
+pub(super) fn acknowledged_of(db: &Connection, subscriber: &SubscriberIdentifier) -> Result<Octets> {
+    let sql = "SELECT coalesce(sum(uplink + downlink), 0) FROM history WHERE granularity = 'month' AND subscriber = ?1";
+    Ok(db.prepare_cached(sql)?.query_row([subscriber], |row| row.get(0))?)
+}
+
+/// The same, and what is closed and not acknowledged in its open sessions.
+pub(super) fn recorded_of(db: &Connection, subscriber: &SubscriberIdentifier) -> Result<Octets> {
+    let sql = "SELECT coalesce(sum(CASE account WHEN 'closed' THEN uplink + downlink ELSE -(uplink + downlink) END), 0) \
+        FROM total JOIN session USING (charging_id) WHERE subscriber = ?1 AND closed_wall IS NULL";
+    let waiting: Octets = db.prepare_cached(sql)?.query_row([subscriber], |row| row.get(0))?;
+    Ok(acknowledged_of(db, subscriber)?.saturating_add(waiting))
 }
 
 /// What the messages of a session hold that the server refused for good, or that are in doubt.

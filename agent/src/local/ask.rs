@@ -6,13 +6,18 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use tokio::sync::oneshot;
 
-use super::Status;
+use super::{Renewed, Status};
+use crate::ledger::Accounts;
 
 /// What is asked, with where the answer goes. A question that is dropped is answered with "not now" (503).
 #[derive(Debug)]
 pub enum Question {
     /// The present status.
     Status(oneshot::Sender<Status>),
+    /// The ledger's account.
+    Account(oneshot::Sender<Accounts>),
+    /// Have more asked for now, on the link of this name or on all.
+    Renew(Option<String>, oneshot::Sender<Renewed>),
 }
 
 /// Leaves questions with the agent.

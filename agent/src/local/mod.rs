@@ -2,11 +2,14 @@
 
 mod ask;
 mod client;
+mod renewed;
 mod routes;
 mod socket;
 mod status;
 
 pub use ask::{Asker, Question};
-pub use client::{fetch, get};
+pub use client::{fetch, get, is_answering, post};
+pub use renewed::{RENEWED_SCHEMA, Renewed, RenewedLink};
+pub(crate) use routes::{LEDGER_PATH, RENEW_PATH};
 pub use socket::{Served, serve};
-pub use status::{DrainStatus, KernelStatus, LinkStatus, SCHEMA, Status};
+pub use status::{DrainStatus, KernelStatus, LinkStatus, NextStatus, PackageStatus, SCHEMA, Status};

@@ -1,20 +1,48 @@
 //! Which path answers what.
 
-use axum::extract::State;
-use axum::routing::get;
+use axum::extract::{Query, State};
+use axum::routing::{get, post};
 use axum::{Json, Router};
+use serde::Deserialize;
 
 use super::ask::{Asker, NotNow, Question};
+use super::renewed::Renewed;
 use super::status::Status;
+use crate::ledger::Accounts;
 
 /// The path of the status document.
 pub(super) const STATUS_PATH: &str = "/api/v1/status";
 
+/// The path of the ledger's account.
+pub(crate) const LEDGER_PATH: &str = "/api/v1/ledger";
+/// The path of the order to ask for more now.
+pub(crate) const RENEW_PATH: &str = "/api/v1/renew";
+
 /// What only looks: documents, each as it is now.
 pub(super) fn looking(asker: Asker) -> Router {
-    Router::new().route(STATUS_PATH, get(status)).with_state(asker)
+    Router::new().route(STATUS_PATH, get(status)).route(LEDGER_PATH, get(account)).with_state(asker)
+}
+
+/// What changes something: for those alone who may.
+pub(super) fn ordering(asker: Asker) -> Router {
+    Router::new().route(RENEW_PATH, post(renew)).with_state(asker)
 }
 
 async fn status(State(asker): State<Asker>) -> Result<Json<Status>, NotNow> {
     asker.ask(Question::Status).await.map(Json)
+}
+
+async fn account(State(asker): State<Asker>) -> Result<Json<Accounts>, NotNow> {
+    asker.ask(Question::Account).await.map(Json)
+}
+
+/// Which link an order is about.
+#[derive(Debug, Deserialize)]
+struct About {
+    /// Its name; all when left out.
+    link: Option<String>,
+}
+
+async fn renew(State(asker): State<Asker>, Query(About { link }): Query<About>) -> Result<Json<Renewed>, NotNow> {
+    asker.ask(|reply| Question::Renew(link, reply)).await.map(Json)
 }

@@ -4,10 +4,14 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use nix::unistd::{Group, chown};
 use tokio::net::UnixListener;
 
 use super::ask::Asker;
 use super::routes;
+
+/// Whose members may use the socket.
+const GROUP: &str = "weir";
 
 /// A socket that is being served; its file goes with it.
 #[derive(Debug)]
@@ -29,13 +33,22 @@ pub fn serve(socket: &Path, asker: Asker) -> Result<Served> {
     let listener = UnixListener::bind(socket).with_context(|| format!("listening on {}", socket.display()))?;
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o660))
         .with_context(|| format!("setting the mode of {}", socket.display()))?;
-    let router = routes::looking(asker);
+    give_to_group(socket);
+    let router = routes::looking(asker.clone()).merge(routes::ordering(asker));
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
             tracing::error!("the status socket has ended: {error}");
         }
     });
     Ok(Served(socket.to_owned()))
+}
+
+/// Members of the group `weir`, where there is one, may ask without being root. Where it may not be given away it stays as it is.
+fn give_to_group(socket: &Path) {
+    let Ok(Some(group)) = Group::from_name(GROUP) else { return };
+    if let Err(error) = chown(socket, None, Some(group.gid)) {
+        tracing::warn!("{} cannot be given to the group {GROUP}: {error}", socket.display());
+    }
 }
 
 /// A socket file that nobody listens on is left over from a crash; one that answers belongs to another agent.

@@ -28,6 +28,9 @@ pub struct Status {
     pub unacknowledged_octets: u64,
     /// Containers that hold it.
     pub buffered_containers: usize,
+    /// Start of the oldest usage that the server has not acknowledged, RFC 3339; `None` while it has acknowledged all.
+    #[serde(default)]
+    pub oldest_unreported: Option<String>,
     /// Octets by which the ledger does not close; must be 0.
     pub ledger_drift_octets: u64,
     /// Octets that may have passed after the last record before counters were lost (a power cut), at most, over all such times.
@@ -62,10 +65,13 @@ pub struct DrainStatus {
 }
 
 /// One metered link.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct LinkStatus {
     /// Its name.
     pub link: String,
+    /// Whether there is such a link.
+    #[serde(default)]
+    pub exists: bool,
     /// Whether it exists and is metered now.
     pub metered: bool,
     /// Whether it is in use (and not, say, standing by while another carries the default route).
@@ -92,6 +98,18 @@ pub struct LinkStatus {
     pub rate_octets_per_second: u64,
     /// Octets used and not yet in a sealed message.
     pub unreported_octets: u64,
+    /// Octets per second, both directions, over the last ten minutes or so; `None` until half a minute was seen.
+    #[serde(default)]
+    pub average_octets_per_second: Option<u64>,
+    /// What is bought, as far as the server says.
+    #[serde(default)]
+    pub package: PackageStatus,
+    /// What happens next without anybody's doing.
+    #[serde(default)]
+    pub next: NextStatus,
+    /// When the server last acknowledged a message of this link, RFC 3339; `None` = not since the agent started.
+    #[serde(default)]
+    pub last_report: Option<String>,
     /// Octets that had passed the link before its meter was attached, as the interface itself counted them (link-layer headers
     /// included). 0 when it was metered from its first packet.
     #[serde(default)]
@@ -101,6 +119,35 @@ pub struct LinkStatus {
     pub meter_gaps: u32,
     /// What the kernel has counted since its counters were made.
     pub kernel: KernelStatus,
+}
+
+/// What is bought for the SIM of a link. What nobody knows is `None`, never a guess.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct PackageStatus {
+    /// The server's name for it.
+    pub id: Option<String>,
+    /// Octets bought; `None` where the server says nothing of packages (static onboarding).
+    pub bought_octets: Option<u64>,
+    /// Octets left: what the server said last, less what this gateway has used since.
+    pub left_octets: Option<u64>,
+    /// When the server said so, RFC 3339.
+    pub told_at: Option<String>,
+    /// When it ends, RFC 3339; `None` = never, or not known.
+    pub valid_until: Option<String>,
+    /// Seconds until it is used up at the average rate; `None` where left or rate are not known, or nothing moves.
+    pub runs_out_seconds: Option<u64>,
+}
+
+/// What happens next.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct NextStatus {
+    /// `nothing`, `answer` (one is awaited), `renewal` (more is asked for in time), `ask` (more is asked for although the package was
+    /// used up), `retry` (a message is sent again), `reopen` (another session is tried).
+    pub what: String,
+    /// When, RFC 3339; of a renewal: at the latest. `None` = when it is called for.
+    pub at: Option<String>,
+    /// Of a renewal: the octets of the grant that are to be left then.
+    pub left_octets: Option<u64>,
 }
 
 /// The kernel's counters of one link.

@@ -1,0 +1,78 @@
+//! What `weir check` makes of a status.
+
+use super::samples::status;
+use super::{golden, screen};
+use crate::args::{self, Command};
+use crate::cli::check::{Level, Verdict, judge};
+use crate::cli::words::Units;
+use crate::local::{LinkStatus, Status};
+
+fn asked(line: &str) -> args::Check {
+    let words = format!("weir check {line}");
+    let parsed = args::parse(words.split_whitespace().map(Into::into)).expect("a command line");
+    let Command::Check(check) = parsed.command else { panic!("{words}") };
+    check
+}
+
+/// One link alone, of an agent with which all is well.
+fn healthy(change: impl FnOnce(&mut LinkStatus)) -> Status {
+    let mut whole = status();
+    whole.links.truncate(1);
+    (whole.ledger_trouble, whole.ledger_persistent, whole.set_aside_octets) = (None, true, 0);
+    change(&mut whole.links[0]);
+    whole
+}
+
+fn judged(status: &Status, line: &str) -> Verdict {
+    judge(status, &asked(line), &screen(usize::MAX, Units::Binary))
+}
+
+#[test]
+fn the_thresholds_are_met_to_the_octet() {
+    for (used, level) in [
+        (0, Level::Ok),
+        (799, Level::Ok),
+        (800, Level::Warning),
+        (949, Level::Warning),
+        (950, Level::Critical),
+        (1000, Level::Critical),
+    ] {
+        let status = healthy(|link| {
+            (link.package.bought_octets, link.package.left_octets) = (Some(1000), Some(1000 - used));
+        });
+        assert_eq!(judged(&status, "").level, level, "{used} of 1000");
+    }
+}
+
+#[test]
+fn what_is_wrong_comes_first_and_what_is_well_is_left_out() {
+    let mut status = status();
+    let verdict = judged(&status, "");
+    assert_eq!(verdict.level, Level::Critical);
+    golden("check.txt", &format!("{}\n{}\n", verdict.message, verdict.figures.join("\n")));
+    status.links.truncate(1);
+    let words = judged(&status, "").message;
+    assert!(words.starts_with("the ledger cannot be written") && !words.contains("wan0"), "{words}");
+}
+
+#[test]
+fn states_are_judged_and_what_the_server_does_not_say_is_unknown() {
+    let level = |change: fn(&mut LinkStatus)| judged(&healthy(change), "").level;
+    assert_eq!(level(|_| {}), Level::Ok);
+    assert_eq!(level(|link| link.state = "exhausted".to_owned()), Level::Critical);
+    assert_eq!(level(|link| link.state = "offline".to_owned()), Level::Warning);
+    assert_eq!(level(|link| link.metered = false), Level::Critical);
+    assert_eq!(level(|link| (link.exists, link.metered) = (false, false)), Level::Warning);
+    assert_eq!(level(|link| link.package.bought_octets = None), Level::Unknown);
+    assert_eq!(judged(&healthy(|_| {}), "--link wwan9").level, Level::Unknown);
+}
+
+#[test]
+fn shares_are_read_with_and_without_the_sign_and_within_their_range() {
+    let check = asked("--warn 50% --crit 70");
+    assert_eq!((check.warn, check.crit), (50, 70));
+    for line in ["--warn 0", "--warn 101%", "--crit many", "--hook true"] {
+        let words = format!("weir check {line}");
+        assert_eq!(args::parse(words.split_whitespace().map(Into::into)).expect_err(line).status, 64);
+    }
+}

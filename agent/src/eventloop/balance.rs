@@ -1,0 +1,166 @@
+//! What is left of the packages: what the server said last, less what was used since; and how fast it goes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::Agent;
+use super::station::Station;
+use crate::local::PackageStatus;
+use crate::quota::{Overview, State};
+use crate::units::{BootInstant, Octets, SubscriberIdentifier};
+
+/// Setting of the ledger that says when the plan was told, and what the server had been told by then.
+const TOLD: &str = "plan-told";
+/// What was seen so long ago counts half as much as what is seen now.
+const MEMORY: Duration = Duration::from_mins(10);
+/// A shorter look says nothing of how fast a package goes.
+const LEAST_LOOK: Duration = Duration::from_secs(30);
+
+/// When the server told the plan, and how many quota octets of each subscriber it had acknowledged by then: these are in what it said.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(super) struct Told {
+    at: Option<Timestamp>,
+    acknowledged: BTreeMap<String, u64>,
+}
+
+/// How many octets a second pass, over some minutes: each look weighs as long as it took, and less as it grows old.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Trend {
+    last: Option<(BootInstant, Octets)>,
+    octets: u128,
+    millis: u128,
+    /// How long was looked at in all.
+    seen: Duration,
+}
+
+impl Trend {
+    /// The cumulative counter at an instant. One that goes back is another counter.
+    pub(super) fn note(&mut self, passed: Octets, now: BootInstant) {
+        let Some((since, before)) = self.last.replace((now, passed)) else { return };
+        let Some(moved) = passed.get().checked_sub(before.get()) else { return };
+        let span = now.since(since);
+        self.seen = self.seen.saturating_add(span);
+        let (memory, span) = (MEMORY.as_millis(), span.as_millis());
+        let kept = |value: u128| value * memory / (memory + span);
+        self.octets = kept(self.octets) + u128::from(moved);
+        self.millis = kept(self.millis) + span;
+    }
+
+    /// Octets a second; `None` until enough was seen.
+    pub(super) fn rate(&self) -> Option<u64> {
+        let rate = (self.octets * 1000).checked_div(self.millis)?;
+        (self.seen >= LEAST_LOOK).then(|| u64::try_from(rate).unwrap_or(u64::MAX))
+    }
+}
+
+impl Agent {
+    /// Notes that the server has told the plan just now.
+    pub(super) fn note_told(&mut self) -> Result<()> {
+        let mut told = Told { at: Some(self.clock.now()?.label.wall), acknowledged: BTreeMap::new() };
+        for package in &self.plan.packages {
+            let acknowledged = self.ledger.acknowledged_of(&package.subscriber)?;
+            told.acknowledged.insert(package.subscriber.to_string(), acknowledged.get());
+        }
+        self.told = told;
+        self.ledger.set_setting(TOLD, &serde_json::to_string(&self.told).context("writing what was told")?)
+    }
+
+    /// Takes up what an earlier run was told.
+    pub(super) fn recall_told(&mut self) -> Result<()> {
+        if let Some(told) = self.ledger.setting(TOLD)? {
+            self.told = serde_json::from_str(&told).context("reading what was told of the plan")?;
+        }
+        Ok(())
+    }
+
+    /// The package of a link.
+    pub(super) fn package_status(&self, station: &Station, overview: &Overview) -> Result<PackageStatus> {
+        let mut status = PackageStatus::default();
+        // With these the server has said that there is no more than what it has granted.
+        let is_last = matches!(overview.state, State::Final | State::Exhausted) && overview.grant.is_some();
+        let last = is_last.then_some(overview.remaining);
+        // With static onboarding there is no plan.
+        let known = station.sim.as_ref().zip(station.config.as_ref()).and_then(|(sim, config)| {
+            let group = self.charged.rating_group(&sim.subscriber, config);
+            self.plan.package(&sim.subscriber, group)
+        });
+        if let Some(package) = known {
+            status.id = Some(package.id.clone());
+            status.bought_octets = Some(package.total.get());
+            status.valid_until = package.valid_until.map(|until| until.to_string());
+            status.told_at = self.told.at.map(|at| at.to_string());
+            let since = self.used_since_told(&package.subscriber)?;
+            status.left_octets = since.map(|since| package.remaining.saturating_sub(since).get());
+        }
+        if let Some(last) = last {
+            status.left_octets = Some(last.get());
+        }
+        let rate = station.trend.rate().filter(|rate| *rate > 0);
+        status.runs_out_seconds = status.left_octets.zip(rate).map(|(left, rate)| left / rate);
+        Ok(status)
+    }
+
+    /// Quota octets of a subscriber that were not in what the server told; `None` when that is not known.
+    fn used_since_told(&self, subscriber: &SubscriberIdentifier) -> Result<Option<Octets>> {
+        let Some(acknowledged) = self.told.acknowledged.get(subscriber.as_str()) else { return Ok(None) };
+        let mut used = self.ledger.recorded_of(subscriber)?;
+        for station in &self.stations {
+            let overview = station.quota.overview(crate::clock::boot_now()?);
+            let is_theirs = station.sim.as_ref().is_some_and(|sim| sim.subscriber == *subscriber);
+            if let Some(session) = overview.session.filter(|_| is_theirs) {
+                let closed = self.ledger.closed_of(session)?;
+                used = used.saturating_add(overview.used.total().saturating_sub(closed));
+            }
+        }
+        Ok(Some(used.saturating_sub(Octets::new(*acknowledged))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(seconds: u64) -> BootInstant {
+        BootInstant::from_nanos(seconds * 1_000_000_000)
+    }
+
+    #[test]
+    fn a_steady_flow_has_its_rate_and_too_short_a_look_has_none() {
+        let mut trend = Trend::default();
+        for second in 0..=3_600 {
+            trend.note(Octets::new(second * 1_000), at(second));
+            assert_eq!(trend.rate().is_some(), second >= 30, "{second}");
+        }
+        assert_eq!(trend.rate(), Some(1_000));
+    }
+
+    #[test]
+    fn what_was_long_ago_counts_less_and_less() {
+        let mut trend = Trend::default();
+        trend.note(Octets::ZERO, at(0));
+        for second in 1..=600 {
+            trend.note(Octets::new(second * 1_000_000), at(second));
+        }
+        let mut before = trend.rate().unwrap();
+        for minute in 11..=60 {
+            trend.note(Octets::new(600_000_000), at(minute * 60));
+            let rate = trend.rate().unwrap();
+            assert!(rate < before, "{rate} after {before}");
+            before = rate;
+        }
+        assert!(before < 30_000, "{before}");
+    }
+
+    #[test]
+    fn a_counter_that_begins_anew_is_no_flood() {
+        let mut trend = Trend::default();
+        trend.note(Octets::new(u64::MAX), at(0));
+        trend.note(Octets::new(500), at(60));
+        trend.note(Octets::new(60_500), at(120));
+        assert_eq!(trend.rate(), Some(1_000));
+    }
+}
