@@ -271,6 +271,14 @@ impl World {
         command.output().context("run weir status")
     }
 
+    /// Runs `weir ARGS` on the gateway, with the agent's configuration, in the directory of its files.
+    pub fn weir(&self, command: &str, args: &[&str]) -> Result<Output> {
+        let mut weir = self.topology.gateway.command(binary("weir")?);
+        weir.arg(command).arg("--config").arg(&self.config).args(args).current_dir(self.workdir.path());
+        weir.envs(self.drills.iter().copied()).env_remove("COLUMNS");
+        weir.output().with_context(|| format!("run weir {command}"))
+    }
+
     /// Runs `weir replay ARGS` where the agent's files are.
     pub fn weir_replay(&self, args: &[&str]) -> Result<Output> {
         let mut command = std::process::Command::new(binary("weir")?);

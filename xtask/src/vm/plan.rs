@@ -143,6 +143,7 @@ const ESSENTIAL: &[(&str, &str)] = &[
 
 /// Files of which nothing is run in a guest, and why.
 const LEFT_OUT: &[(&str, &str)] = &[
+    ("cli", USER),
     ("commands", USER),
     ("crash", "a death at every point takes minutes in an emulator; `storm` kills the agent on other kernels too"),
     ("drain", USER),
@@ -160,6 +161,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("switch", SAME),
     ("throttle", "a rate wants a machine that keeps up with it; what a kernel can do differently is in `packets`"),
     ("time", USER),
+    ("watch", USER),
     ("ways", USER),
 ];
 
