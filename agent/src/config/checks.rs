@@ -6,8 +6,8 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use reqwest::Url;
 use toml::de::DeValue;
+use url::{ParseError, Url};
 use uuid::Uuid;
 
 use crate::quota::{FailureHandling, MOST_FILTERS, OfflineGrace, Repetition, WhenUsedUp, rules};
@@ -435,7 +435,12 @@ fn addresses(value: &DeValue<'_>) -> Result<Vec<IpAddr>, String> {
 /// Where the server is. Plain HTTP gives tokens and bills to whoever listens: to loopback only, unless asked for.
 fn url(value: &DeValue<'_>, plaintext: bool) -> Result<Url, String> {
     let written = text(value, 1..=2048)?;
-    let url = Url::parse(&written).map_err(|error| format!("{written:?} is not a URL: {error}"))?;
+    let url = Url::parse(&written).map_err(|error| {
+        // Such names are looked up by their form in ASCII; the tables that find it are left out (0017).
+        let help =
+            if error == ParseError::IdnaError { "; write the host as DNS has it, in ASCII (xn--…)" } else { "" };
+        format!("{written:?} is not a URL: {error}{help}")
+    })?;
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
     if !["http", "https"].contains(&url.scheme()) || host.is_empty() {
         return Err(format!("{written:?} is not https://host or http://host"));

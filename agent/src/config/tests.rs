@@ -127,6 +127,12 @@ fn a_server_recognises_what_comes_again_unless_the_file_says_otherwise() {
 }
 
 #[test]
+fn a_server_with_a_name_in_other_letters_is_written_as_dns_has_it() {
+    let config = parse(&SMALL.replace("c.example", "xn--bcher-kva.example/Gebühren")).unwrap();
+    assert_eq!(config.server.url.as_str(), "https://xn--bcher-kva.example/Geb%C3%BChren");
+}
+
+#[test]
 fn a_pattern_fits_what_its_star_may_stand_for() {
     for (pattern, text, expected) in [
         ("wwan*", "wwan0", true),
@@ -141,7 +147,7 @@ fn a_pattern_fits_what_its_star_may_stand_for() {
 }
 
 /// Broken files: what is put in place of what, and what must be said.
-const BROKEN: [(&str, &str, &str); 53] = [
+const BROKEN: [(&str, &str, &str); 54] = [
     ("id = \"gw\"", "", "weir.toml:1: device.id: is missing, and is required"),
     ("[device]\nid = \"gw\"", "", "weir.toml:1: device.id: is missing"),
     ("id = \"gw\"", "id = 7", "weir.toml:2: device.id: is a whole number, not a text"),
@@ -162,6 +168,7 @@ const BROKEN: [(&str, &str, &str); 53] = [
     ("https:", "http:", "weir.toml:4: server.url: \"http://c.example\" is plain HTTP"),
     ("c.example", "c.example/?a=b", "weir.toml:4: server.url: "),
     ("https://c.example", "charging", "weir.toml:4: server.url: \"charging\" is not a URL"),
+    ("c.example", "bücher.example", "write the host as DNS has it, in ASCII (xn--…)"),
     (
         "[[link]]",
         "onboarding = \"none\"\n[[link]]",

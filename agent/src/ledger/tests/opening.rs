@@ -35,6 +35,23 @@ fn a_commit_is_synced_before_it_counts() {
 }
 
 #[test]
+fn sqlite_is_built_without_what_nobody_here_calls() {
+    let ledger = Ledger::open(":memory:", boot()).expect("opens");
+    let mut options = ledger.db.prepare("PRAGMA compile_options").expect("a pragma");
+    let options: Vec<String> =
+        options.query_map([], |row| row.get(0)).and_then(Iterator::collect).expect("what it was built with");
+    for wanted in ["OMIT_JSON", "OMIT_LOAD_EXTENSION"] {
+        assert!(
+            options.iter().any(|option| option == wanted),
+            "{wanted}: .cargo/config.toml was not read: {options:?}"
+        );
+    }
+    for unwanted in ["ENABLE_FTS", "ENABLE_RTREE"] {
+        assert!(!options.iter().any(|option| option.starts_with(unwanted)), "{unwanted}: {options:?}");
+    }
+}
+
+#[test]
 fn all_its_files_are_for_the_owner_alone() {
     let (directory, path) = fresh();
     fs::write(&path, "").expect("an empty file");
