@@ -69,6 +69,15 @@ pub fn hold_gro(namespace: &Namespace, interface: &str) -> Result<()> {
     run("ip", &["netns", "exec", namespace.name(), "sh", "-c", &script], "").map(drop)
 }
 
+/// Has these processors (32 at most) take turns at what `interface` receives, flow by flow, as those of a gateway with several queues do:
+/// receive packet steering.
+pub fn spread(namespace: &Namespace, interface: &str, processors: &[usize]) -> Result<()> {
+    let mask: u32 = processors.iter().filter(|processor| **processor < 32).map(|processor| 1 << processor).sum();
+    let script =
+        format!("for queue in /sys/class/net/{interface}/queues/rx-*; do echo {mask:x} > $queue/rps_cpus; done");
+    run("ip", &["netns", "exec", namespace.name(), "sh", "-c", &script], "").map(drop)
+}
+
 /// Switches the named features (the names that `ethtool -k` knows) and makes sure that they are so now.
 pub fn set(namespace: &Namespace, interface: &str, features: &[&str], switch: Switch) -> Result<()> {
     let ethtool = Ethtool::new(namespace, interface)?;

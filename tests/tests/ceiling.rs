@@ -4,12 +4,19 @@ use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use agent::datapath::{Datapath, LoadSpec, load_and_pin};
+use agent_common::{Counters, Gate, LINK_ETHERNET};
+use anyhow::{Context as _, Result, ensure};
+use aya::maps::{Map, MapData, PerCpuArray};
 use e2e::Direction::{Downlink, Uplink};
+use e2e::bpffs::Workdir;
+use e2e::capture::{Capture, Classifier, End};
 use e2e::clock::now;
 use e2e::eventually::eventually;
+use e2e::offload::spread;
 use e2e::scenario::{Books, PACKET, Plot, SOON, World, chance, chunked};
-use e2e::topology::{CLIENT_V4, HOST_V4};
+use e2e::testrun::processors;
+use e2e::topology::{CLIENT_V4, HOST_V4, LAN, Layout, Topology};
 use e2e::traffic::{Datagrams, Flow, TcpServer, Transfer, udp};
 use serde_json::json;
 
@@ -219,5 +226,80 @@ fn control_passes_when_blocked_and_is_bounded() -> Result<()> {
     assert!(after <= reserve && after + 2 * PACKET > reserve, "{after} of {reserve}");
     flow.stop()?;
     books.close(&world)?;
+    Ok(())
+}
+
+/// Octets of the shortest packet of [`crowd`], with its headers: what is less does not fit any of them.
+const SHORTEST: u64 = 60;
+
+/// Flows both ways at once, of short packets and of long ones: enough that each processor has some of them.
+fn crowd(topology: &Topology) -> Result<Vec<Flow>> {
+    let flow = |number: u16| {
+        let sent = if number.is_multiple_of(3) {
+            Datagrams::endless(1_000_000, 1000)
+        } else {
+            Datagrams::endless(100_000, 32)
+        };
+        if number.is_multiple_of(2) {
+            udp(&topology.client, (&topology.internet, HOST_V4), sent)
+        } else {
+            udp(&topology.internet, (&topology.client, CLIENT_V4), sent)
+        }
+    };
+    (0..16).map(flow).collect()
+}
+
+/// How many processors have let packets pass.
+fn at_work(datapath: &Datapath) -> Result<usize> {
+    let path = datapath.pins().directory().join("counters");
+    let data = MapData::from_pin(&path).with_context(|| format!("open {}", path.display()))?;
+    let counters: PerCpuArray<_, Counters> = Map::PerCpuArray(data).try_into()?;
+    let has_worked = |one: &&Counters| one.uplink.passed.packets + one.downlink.passed.packets > 0;
+    Ok(counters.get(&0, 0)?.iter().filter(has_worked).count())
+}
+
+#[test]
+fn flows_on_all_processors_fill_the_gate_a_hundred_times_and_never_pass_it() -> Result<()> {
+    let topology = Topology::build(&Layout::default())?;
+    for interface in [LAN, "wan0"] {
+        spread(&topology.gateway, interface, &processors()?)?;
+    }
+    let workdir = Workdir::with_bpffs("crowd")?;
+    let spec = LoadSpec { link: "wan0".to_owned(), pin_root: workdir.bpf().join("weir"), retire: Vec::new() };
+    topology.gateway.run_in(|| load_and_pin(&spec))??;
+    let mut datapath = Datapath::open(&spec.pin_root, "wan0")?;
+    topology.settle()?;
+    let far = Capture::start(&topology.internet, &topology.uplinks[0].far, End::Far, Classifier::default())?;
+    let flows = crowd(&topology)?;
+    let mut ceiling = 0;
+    for _ in 0..100 {
+        ceiling += fastrand::u64(20_000..200_000);
+        datapath.set_gate(&Gate { ceiling, link_type: LINK_ETHERNET, ..Gate::default() })?;
+        // A packet that was refused because another one's octets were about to be given back is not lost room: a later one takes it.
+        let passed = eventually("the gate to be full", PATIENCE, || {
+            let Counters { uplink, downlink, .. } = datapath.read()?;
+            let passed = uplink.passed.octets + downlink.passed.octets;
+            ensure!(passed + SHORTEST > ceiling, "{passed} of {ceiling}");
+            Ok(passed)
+        })?;
+        ensure!(passed <= ceiling, "{passed} of {ceiling}");
+    }
+    flows.into_iter().try_for_each(|flow| flow.stop().map(drop))?;
+    let (lost, wire, kernel) = (topology.lost(0)?, far.stop()?, datapath.read()?);
+    let passed = kernel.uplink.passed.octets + kernel.downlink.passed.octets;
+    ensure!(passed <= ceiling && datapath.word()?.gate == passed, "{passed} of {ceiling}, {:?}", datapath.word()?);
+    let sent = wire.ip(Uplink);
+    ensure!(
+        (sent.octets, sent.packets) == (kernel.uplink.passed.octets, kernel.uplink.passed.packets),
+        "{wire:?} {kernel:?}"
+    );
+    // Each downlink packet was judged once; what the devices lost on the way there never came to the gate.
+    let (came, downlink) = (wire.ip(Downlink), kernel.downlink);
+    ensure!(
+        came.packets == downlink.passed.packets + downlink.refused.packets + lost,
+        "{lost} lost, {wire:?} {kernel:?}"
+    );
+    ensure!(lost > 0 || came.octets == downlink.passed.octets + downlink.refused.octets, "{wire:?} {kernel:?}");
+    ensure!(at_work(&datapath)? >= processors()?.len().min(2), "one processor did it all");
     Ok(())
 }
