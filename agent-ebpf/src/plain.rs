@@ -10,6 +10,7 @@ use crate::{
 
 const IPV4: u32 = 0x0800;
 const IPV6: u32 = 0x86dd;
+const IPV4_HEADER: u32 = 20;
 const IPV6_HEADER: u32 = 40;
 
 /// An Ethernet header and an IPv4 header without options, in octets: nothing beyond is read here.
@@ -17,6 +18,8 @@ const ENOUGH: usize = 34;
 
 /// What the packet is on the air, in octets; 0 where that takes a closer look (`locate`, `packet`), which would find the
 /// same for what is measured here.
+///
+/// The link's setting says where the IP header is looked for; reading the packet the other way must not make sense as well.
 #[inline(always)]
 pub(crate) fn octets(ctx: &TcContext, link_type: u64, direction: u32) -> u64 {
     let (start, end, length) = (ctx.data(), ctx.data_end(), ctx.len());
@@ -24,18 +27,36 @@ pub(crate) fn octets(ctx: &TcContext, link_type: u64, direction: u32) -> u64 {
         return 0;
     }
     // SAFETY: so many octets are there.
-    let (is_raw, ethernet) = unsafe { (total(start, length) != 0, total_behind_ethernet(start, length)) };
-    let is_ethernet = ethernet != 0;
-    u64::from(if is_raw == is_ethernet || is_ethernet != (link_type == LINK_ETHERNET) {
-        0
-    } else if is_raw {
-        length
-    } else if direction == DOWNLINK && length <= ETHERNET_MINIMUM {
+    unsafe {
+        if link_type != LINK_ETHERNET {
+            let total = match octet(start) {
+                0x45 => pair(start + 2),
+                0x60..=0x6f => IPV6_HEADER + pair(start + 4),
+                _ => return 0,
+            };
+            let is_raw = fits(total, length) && total_behind_ethernet(start, length) == 0;
+            return if is_raw { u64::from(length) } else { 0 };
+        }
+        let (at, available) = (start + ETHERNET_HEADER as usize, length - ETHERNET_HEADER);
+        // IPv4 without options: few packets have them.
+        let total = match (pair(start + 12), octet(at)) {
+            (IPV4, 0x45) => pair(at + 2),
+            (IPV6, 0x60..=0x6f) => IPV6_HEADER + pair(at + 4),
+            _ => return 0,
+        };
+        if !fits(total, available) || total_at(start, length) != 0 {
+            return 0;
+        }
         // Only what was received may be padded; what is sent is padded by the driver, behind this hook.
-        ethernet
-    } else {
-        length - ETHERNET_HEADER
-    })
+        let is_padded = direction == DOWNLINK && length <= ETHERNET_MINIMUM;
+        u64::from(if is_padded { total } else { available })
+    }
+}
+
+/// Whether a header without options that says `total` agrees with itself and with the octets that are there.
+#[inline(always)]
+const fn fits(total: u32, available: u32) -> bool {
+    IPV4_HEADER <= total && total <= available
 }
 
 /// # Safety
@@ -59,7 +80,7 @@ unsafe fn total_behind_ethernet(start: usize, length: u32) -> u32 {
 /// # Safety
 /// `at` is an octet of the packet and 19 others follow.
 #[inline(always)]
-unsafe fn total(at: usize, available: u32) -> u32 {
+unsafe fn total_at(at: usize, available: u32) -> u32 {
     // SAFETY: the caller's promise.
     unsafe {
         match octet(at) >> 4 {
@@ -71,7 +92,7 @@ unsafe fn total(at: usize, available: u32) -> u32 {
 }
 
 /// # Safety
-/// As for [`total`].
+/// As for [`total_at`].
 #[inline(always)]
 unsafe fn total_v4(at: usize, available: u32) -> u32 {
     // SAFETY: the caller's promise.
@@ -81,7 +102,7 @@ unsafe fn total_v4(at: usize, available: u32) -> u32 {
 }
 
 /// # Safety
-/// As for [`total`].
+/// As for [`total_at`].
 #[inline(always)]
 unsafe fn total_v6(at: usize, available: u32) -> u32 {
     // SAFETY: the caller's promise.

@@ -92,6 +92,25 @@ pub(crate) fn add_then_check(ctx: TcContext) -> i32 {
     judge(&ctx, |word, ceiling, octets| unsafe { atomics::fetch_add(word, octets) } + octets <= ceiling)
 }
 
+/// As [`add_then_check`], but what it decides by is data of the program: reached without a lookup, and gone with the program.
+#[classifier]
+#[expect(clippy::needless_pass_by_value, reason = "the macro hands it over so")]
+pub(crate) fn add_then_check_own(ctx: TcContext) -> i32 {
+    /// The ceiling.
+    static mut CEILING: u64 = u64::MAX;
+    /// The octets admitted.
+    static mut GATE: u64 = 0;
+    let Some(counters) = COUNTERS.get_ptr_mut(0) else { return DROP };
+    let octets = u64::from(ctx.len());
+    // SAFETY: aligned words that all processors share, and an address inside a map value.
+    unsafe {
+        let passes = atomics::fetch_add(&raw mut GATE, octets) + octets <= atomics::load(&raw const CEILING);
+        let tallies = &raw mut (*counters).uplink;
+        count(if passes { &raw mut (*tallies).passed } else { &raw mut (*tallies).refused }, octets);
+        if passes { PASS } else { DROP }
+    }
+}
+
 /// Admits by `admits`, and counts as the meter does.
 #[inline(always)]
 fn judge(ctx: &TcContext, admits: impl FnOnce(*mut u64, u64, u64) -> bool) -> i32 {

@@ -110,6 +110,7 @@ fn cases() -> Result<Vec<Case>> {
         yardstick("empty", "empty")?,
         yardstick("counting on each processor and nothing else", "count_only")?,
         by_length()?,
+        yardstick("the same, reaching its words without a lookup", "add_then_check_own")?,
         open("open gate, uplink", UPLINK)?,
         open("open gate, downlink", DOWNLINK)?,
         meter("open gate with a deadline, uplink", UPLINK, &deadline, Pass)?,
