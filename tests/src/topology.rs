@@ -344,6 +344,17 @@ impl Topology {
         Ok(dropped(&self.gateway, &uplink.near)? + dropped(&self.internet, &uplink.far)?)
     }
 
+    /// Packets that the far end's device of an uplink has received, by its own counter.
+    pub fn arrived(&self, index: usize) -> Result<u64> {
+        let far = &self.uplink(index)?.far;
+        // Of the namespace of the thread that reads.
+        let text = self.internet.run_in(|| std::fs::read_to_string("/proc/thread-self/net/dev"))??;
+        let figures = text.lines().find_map(|line| line.trim_start().strip_prefix(far)?.strip_prefix(':'));
+        // Octets, then packets.
+        let packets = figures.and_then(|figures| figures.split_whitespace().nth(1)?.parse().ok());
+        packets.with_context(|| format!("no figures of {far} in {text}"))
+    }
+
     /// Octets of the longest IP packet on an uplink.
     #[must_use]
     pub const fn mtu(&self) -> u16 {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 
 pub use self::tcp::{TcpServer, Transfer};
-pub use self::udp::{Datagrams, udp};
+pub use self::udp::{Datagrams, flood, udp};
 use crate::clock::{Deadline, now, pause};
 use crate::eventually::eventually;
 use crate::sockets::set_option;

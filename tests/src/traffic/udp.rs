@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use socket2::{Domain, Type};
+use socket2::{Domain, Socket, Type};
 
 use super::{Extras, Flow, Pace, Shared, TICK, is_timeout};
 use crate::clock::Deadline;
@@ -74,12 +74,7 @@ pub fn udp(from: &Namespace, to: (&Namespace, IpAddr), datagrams: Datagrams) -> 
     set_option(&receiver, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &BUFFER)?;
     receiver.set_read_timeout(Some(TICK))?;
     let target = receiver.local_addr()?.as_socket().context("an IP address")?;
-    let sender = from.socket(domain, Type::DGRAM)?;
-    sender.set_write_timeout(Some(TICK))?;
-    datagrams.extras.set(&sender)?;
-    if datagrams.segments > 1 {
-        set_option(&sender, libc::SOL_UDP, libc::UDP_SEGMENT, &i32::from(datagrams.payload))?;
-    }
+    let sender = sender(from, domain, datagrams)?;
     let shared = Shared::new(datagrams.limit);
     shared.serving.store(true, Ordering::SeqCst);
     let (ours, theirs) = (Arc::clone(&shared), Arc::clone(&shared));
@@ -94,6 +89,27 @@ pub fn udp(from: &Namespace, to: (&Namespace, IpAddr), datagrams: Datagrams) -> 
         sent.with_context(|| format!("{datagrams:?} to {target}"))?;
         outcome.with_context(|| format!("{datagrams:?} at {target}"))
     })
+}
+
+/// Sends datagrams from `from` to an address at which nobody is meant to receive: what the path carries is then not a matter of who works
+/// at its end. (They do not count as delivered.)
+pub fn flood(from: &Namespace, target: SocketAddr, datagrams: Datagrams) -> Result<Flow> {
+    let sender = sender(from, Domain::for_address(target), datagrams)?;
+    let shared = Shared::new(datagrams.limit);
+    let ours = Arc::clone(&shared);
+    Flow::start("flood", &shared, move || {
+        send(&sender.into(), target, datagrams, &ours).with_context(|| format!("{datagrams:?} to {target}"))
+    })
+}
+
+fn sender(from: &Namespace, domain: Domain, datagrams: Datagrams) -> Result<Socket> {
+    let sender = from.socket(domain, Type::DGRAM)?;
+    sender.set_write_timeout(Some(TICK))?;
+    datagrams.extras.set(&sender)?;
+    if datagrams.segments > 1 {
+        set_option(&sender, libc::SOL_UDP, libc::UDP_SEGMENT, &i32::from(datagrams.payload))?;
+    }
+    Ok(sender)
 }
 
 fn send(socket: &UdpSocket, target: SocketAddr, datagrams: Datagrams, shared: &Shared) -> Result<()> {
