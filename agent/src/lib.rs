@@ -16,3 +16,4 @@ pub mod quota;
 pub mod recording;
 pub mod reporter;
 pub mod units;
+pub mod usage;

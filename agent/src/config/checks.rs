@@ -12,10 +12,11 @@ use uuid::Uuid;
 
 use crate::quota::{FailureHandling, MOST_FILTERS, OfflineGrace, Repetition, WhenUsedUp, rules};
 use crate::units::{OctetRate, Octets, RatingGroup, SubscriberIdentifier};
+use crate::usage::BillingDay;
 
 use super::reader::{Section, kind};
 use super::values::{self, within};
-use super::{Agent, Config, DEFAULT_LARGEST_CHUNK, Device, Link, OnboardingMode, Server, fits};
+use super::{Agent, Config, DEFAULT_LARGEST_CHUNK, Device, Link, OnboardingMode, Server, Usage, fits};
 
 pub(crate) const CHUNK: RangeInclusive<Octets> = Octets::new(64 << 10)..=Octets::new(1 << 40);
 const SLICE: RangeInclusive<Octets> = Octets::new(64 << 10)..=Octets::new(1 << 40);
@@ -52,13 +53,21 @@ pub(super) fn config(root: &Section<'_>, base: &Path) -> Checked {
     let pins = datapath.optional("pin_root", absolute).unwrap_or_else(|| "/sys/fs/bpf/weir".into());
     datapath.finish();
     let agent = agent(&root.section("agent"), base);
+    let usage = usage(&root.section("usage"));
     let filters = filters(root);
     let links = links(root, mode, &filters);
     root.finish();
     match (device, server, links) {
-        (Some(device), Some(server), Some(links)) => {
-            Checked::Right(Box::new(Config { device, server, ledger: path, pin_root: pins, agent, filters, links }))
-        }
+        (Some(device), Some(server), Some(links)) => Checked::Right(Box::new(Config {
+            device,
+            server,
+            ledger: path,
+            pin_root: pins,
+            agent,
+            usage,
+            filters,
+            links,
+        })),
         _ => Checked::Wrong,
     }
 }
@@ -136,6 +145,15 @@ fn agent(section: &Section<'_>, base: &Path) -> Agent {
     };
     section.finish();
     agent
+}
+
+fn usage(section: &Section<'_>) -> Usage {
+    let usage = Usage {
+        time_zone: section.optional("time_zone", time_zone),
+        billing_day: section.optional("billing_day", billing_day).unwrap_or(BillingDay::FIRST),
+    };
+    section.finish();
+    usage
 }
 
 /// The filters, whose rules are read as they would be when a link is used up.
@@ -374,6 +392,25 @@ fn digits(value: &DeValue<'_>, length: RangeInclusive<usize>) -> Result<String, 
         return Ok(text.to_string());
     }
     Err(format!("{text:?} is not {} .. {} digits", length.start(), length.end()))
+}
+
+/// The name or rule of a time zone. Whether the system knows it is looked at when it is used.
+fn time_zone(value: &DeValue<'_>) -> Result<String, String> {
+    let zone = text(value, 1..=64)?;
+    let fine = zone.bytes().all(|c| c.is_ascii_alphanumeric() || b"/_+-<>,.:".contains(&c));
+    if fine && !zone.starts_with('/') && !zone.contains("..") {
+        Ok(zone)
+    } else {
+        Err(format!(
+            "{zone:?} is neither the name of a time zone (Europe/Berlin) nor a rule (CET-1CEST,M3.5.0,M10.5.0/3)"
+        ))
+    }
+}
+
+fn billing_day(value: &DeValue<'_>) -> Result<BillingDay, String> {
+    let DeValue::Integer(number) = value else { return Err(format!("is {}, not a whole number", kind(value))) };
+    let day = i8::from_str_radix(number.as_str(), number.radix()).ok().and_then(BillingDay::new);
+    day.ok_or_else(|| format!("{number} is out of the range 1 .. 31"))
 }
 
 /// TS 29.571 `Supi`, IMSI form.

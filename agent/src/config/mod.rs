@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::quota::{FailureHandling, OfflineGrace, Repetition, WhenUsedUp};
 use crate::units::{Octets, RatingGroup, SubscriberIdentifier};
+use crate::usage::BillingDay;
 
 use checks::Checked;
 pub(crate) use checks::{CHUNK, GRACE, GRACE_OCTETS, RATE, REPORT};
@@ -44,6 +45,8 @@ pub struct Config {
     pub agent: Agent,
     /// Filter rules by name, as they are written (`[[filter]]`); at most 16 names.
     pub filters: BTreeMap<String, Vec<String>>,
+    /// How usage is shown.
+    pub usage: Usage,
     /// The metered links; at least one.
     pub links: Vec<Link>,
 }
@@ -112,6 +115,15 @@ pub struct Agent {
     pub resolvers: Option<Vec<IpAddr>>,
     /// Control octets (charging, DNS) that pass a shut gate in an hour.
     pub control_reserve: Octets,
+}
+
+/// `[usage]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// The time zone in which hours, days and months are told: a name or a rule; `None` = the system's.
+    pub time_zone: Option<String>,
+    /// Day of the month on which a billing period begins. 1 ..= 31; in a shorter month its last day.
+    pub billing_day: BillingDay,
 }
 
 /// One `[[link]]`.

@@ -259,6 +259,18 @@ impl Agent {
         self.tell(index, Event::Gone)
     }
 
+    /// Notes, for the history, that a link carries its SIM.
+    pub(super) fn note_carried(&mut self, index: usize) -> Result<()> {
+        let station = &self.stations[index];
+        let slot = station.config.as_ref().map(|config| config.slot.as_str()).unwrap_or_default();
+        // A link with a new name may still have to settle the SIM of the old one.
+        let own = self.sims.get(slot).filter(|sim| station.in_use && station.sim.as_ref() == Some(*sim));
+        match (&station.name, own) {
+            (Some(name), Some(sim)) => self.ledger.note_carried(name, &sim.subscriber),
+            (_, _) => Ok(()),
+        }
+    }
+
     /// Tells the core when the link comes into use, goes out of use, or has another SIM or other terms.
     fn use_link(&mut self, index: usize, ifindex: u32, link: &Link, links: &Links) -> Result<()> {
         let routed = !self.config.agent.follow_default_route || links.default_route() == Some(ifindex);
@@ -281,6 +293,7 @@ impl Agent {
         let came_up = !station.in_use;
         station.in_use = true;
         station.sim = Some(sim.clone());
+        self.note_carried(index)?;
         self.tell(index, Event::Usable(Usable { subscriber: sim.subscriber, epoch, terms: sim.terms, reading }))?;
         if came_up {
             for other in (0..self.stations.len()).filter(|other| *other != index) {

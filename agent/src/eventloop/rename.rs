@@ -26,7 +26,7 @@ impl Agent {
             tracing::info!(link = before, now, "the link has a new name");
         }
         move_pins(&self.config.pin_root, &renamed.values().cloned().collect::<Vec<_>>())?;
-        for (index, (before, now)) in renamed {
+        for (index, (before, now)) in renamed.clone() {
             let config = self.config.links.iter().find(|config| config.matches(&now)).cloned();
             let station = &mut self.stations[index];
             if let Some(datapath) = &mut station.datapath {
@@ -38,7 +38,7 @@ impl Agent {
                 self.http.forget(&Route::Device(name));
             }
         }
-        Ok(())
+        renamed.into_keys().try_for_each(|index| self.note_carried(index))
     }
 
     /// Old and new name of each metered link that was renamed, by station.

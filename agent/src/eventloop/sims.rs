@@ -13,11 +13,10 @@ use crate::onboarding::{Binding, Package, Plan};
 use crate::quota::{FailureHandling, LocalFilters, OfflineGrace, Terms, WhenUsedUp};
 use crate::reporter::{self, Identity, Interval, SealInput};
 use crate::units::{Octets, RatingGroup, SubscriberIdentifier};
+use crate::usage::PLAN;
 
 /// Setting of the ledger that holds the bindings, by slot.
 const BINDINGS: &str = "bindings";
-/// Setting of the ledger that holds the plan.
-const PLAN: &str = "plan";
 /// Setting of the ledger that holds the rating group and APN of every subscriber there ever was a session of.
 const CHARGED: &str = "charged";
 /// What is charged for when nobody says otherwise.

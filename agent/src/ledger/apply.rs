@@ -4,6 +4,7 @@ mod answer;
 mod seal;
 
 use anyhow::{Result, bail, ensure};
+use jiff::tz::TimeZone;
 use rusqlite::{Connection, Params, params};
 
 use super::rows::{self, Account, SessionRow};
@@ -21,6 +22,8 @@ pub(super) struct Batch<'a> {
     pub(super) db: &'a Connection,
     /// The boot we live in: instants of another one cannot be turned into labels.
     pub(super) boot: &'a BootId,
+    /// Where the days of the history are told.
+    pub(super) zone: &'a TimeZone,
     pub(super) moment: &'a Moment,
     pub(super) committed: Committed,
     /// Messages sealed by this batch.

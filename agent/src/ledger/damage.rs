@@ -91,10 +91,10 @@ fn try_salvage(db: &Connection, damaged: &Path, salvage: &mut Salvage) -> Result
     // A file without a page is no database; SQLite would make one of it.
     ensure!(fs::metadata(damaged)?.len() > 0, "there is nothing in it");
     db.execute("ATTACH ?1 AS damaged", [damaged.to_str().context("the ledger's path is not UTF-8")?])?;
-    for table in ["setting", "history", "aborted"] {
-        // An orderly ledger of version 1 has no orders to abort.
-        let is_older =
-            table == "aborted" && db.pragma_query_value(Some("damaged"), "user_version", |row| row.get(0)) == Ok(1);
+    let version = db.pragma_query_value(Some("damaged"), "user_version", |row| row.get::<_, u32>(0));
+    // An orderly ledger of an older version does not have all of them.
+    for (table, since) in [("setting", 1), ("history", 1), ("aborted", 2), ("carried", 4)] {
+        let is_older = version.as_ref().is_ok_and(|version| (1..since).contains(version));
         salvage.list_is_cut |= !is_older && copy_rows(db, table).unwrap_or(true);
     }
     let (sessions, is_cut) = session_names(db)?;

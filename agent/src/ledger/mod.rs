@@ -13,6 +13,7 @@ mod damage;
 mod history;
 mod open;
 mod place;
+mod reader;
 mod report;
 mod rows;
 mod trouble;
@@ -24,13 +25,16 @@ use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+use jiff::tz::TimeZone;
 use nix::fcntl::Flock;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 pub use self::account::{Accounts, Amount, MessageAccount, SessionAccount, SetAsideAccount, account};
 use self::apply::Batch;
+pub(crate) use self::history::floor;
 use self::place::Place;
 pub use self::place::is_persistent;
+pub use self::reader::{Oldest, Reader};
 use self::rows::{Account, SessionRow};
 use self::trouble::Damage;
 pub use self::trouble::Trouble;
@@ -48,6 +52,8 @@ use crate::units::{BootId, ChargingId, Epoch, LocalSequenceNumber, Octets, Subsc
 pub struct Ledger {
     db: Connection,
     boot: BootId,
+    /// Where the days and months of the history are told.
+    zone: TimeZone,
     /// Attempts of the messages that were sealed in this run; any other stored message may have been sent before.
     attempts: HashMap<MessageKey, u32>,
     /// `None` for a ledger in memory.
@@ -75,6 +81,7 @@ impl Ledger {
         Ok(Self {
             db: opened.connection,
             boot,
+            zone: TimeZone::UTC,
             attempts: HashMap::new(),
             place: opened.place,
             is_shut: false,
@@ -96,8 +103,14 @@ impl Ledger {
             return Ok(Committed::default());
         }
         let transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut batch =
-            Batch { db: &transaction, boot: &self.boot, moment, committed: Committed::default(), sealed: Vec::new() };
+        let mut batch = Batch {
+            db: &transaction,
+            boot: &self.boot,
+            zone: &self.zone,
+            moment,
+            committed: Committed::default(),
+            sealed: Vec::new(),
+        };
         for record in records {
             batch.apply(record, seal).with_context(|| format!("the ledger cannot take {}", subject(record)))?;
         }
@@ -220,9 +233,27 @@ impl Ledger {
         report::set_aside(&self.db)
     }
 
-    /// Usage by hour, day or month (UTC) in which its container was closed, by subscriber and time.
+    /// Tells the days and months of the history in that zone from now on; what was added before stays where it is. At first it is UTC.
+    pub fn keep_days_in(&mut self, zone: TimeZone) {
+        self.zone = zone;
+    }
+
+    /// Notes that a link carries a SIM, durably; costs nothing when that is known.
+    pub fn note_carried(&mut self, link: &str, subscriber: &SubscriberIdentifier) -> Result<()> {
+        let pair = params![link, subscriber];
+        if self.db.prepare_cached("SELECT 1 FROM carried WHERE link = ?1 AND subscriber = ?2")?.exists(pair)? {
+            return Ok(());
+        }
+        self.db
+            .prepare_cached("INSERT INTO carried (link, subscriber) VALUES (?1, ?2)")?
+            .execute(pair)
+            .with_context(|| format!("noting that {link} carries {subscriber}"))?;
+        self.keep_place()
+    }
+
+    /// Usage by the span in which its container was closed, by subscriber and time.
     pub fn usage_history(&self, granularity: Granularity, scope: Scope) -> Result<Vec<UsageBucket>> {
-        history::usage(&self.db, granularity, scope)
+        history::usage(&self.db, granularity, scope, &self.zone)
     }
 
     /// A setting as it was stored.

@@ -21,8 +21,12 @@ use super::trouble::{Damage, Trouble};
 const APPLICATION_ID: i32 = 0x7765_6972;
 
 /// Each schema version's step from the one before; `user_version` counts the steps taken.
-const MIGRATIONS: [&str; 3] =
-    [include_str!("schema-1.sql"), include_str!("schema-2.sql"), include_str!("schema-3.sql")];
+const MIGRATIONS: [&str; 4] = [
+    include_str!("schema-1.sql"),
+    include_str!("schema-2.sql"),
+    include_str!("schema-3.sql"),
+    include_str!("schema-4.sql"),
+];
 
 /// Pages of 4 KiB that the write-ahead log may grow to before it is folded into the database.
 ///
@@ -114,9 +118,18 @@ fn refuse_lone_log(path: &Path, database: &File) -> Result<()> {
 
 /// Looks through the whole file, as far as the time for it goes.
 fn check(connection: &Connection) -> Result<()> {
-    for table in
-        ["setting", "session", "total", "grant_last", "checkpoint", "container", "message", "history", "aborted"]
-    {
+    for table in [
+        "setting",
+        "session",
+        "total",
+        "grant_last",
+        "checkpoint",
+        "container",
+        "message",
+        "history",
+        "aborted",
+        "carried",
+    ] {
         let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1";
         if !connection.prepare(sql)?.exists([table])? {
             bail!(Damage(format!("its table {table} is gone")));

@@ -201,10 +201,12 @@ pub struct SetAside {
     pub set_aside_at: Label,
 }
 
-/// The span of one history bucket, in UTC.
+/// The span of one history bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Granularity {
-    /// An hour.
+    /// Five minutes.
+    FiveMinutes,
+    /// An hour of the clock on the wall.
     Hour,
     /// A day.
     Day,
@@ -226,7 +228,7 @@ pub enum Scope {
 pub struct UsageBucket {
     /// Who pays.
     pub subscriber: SubscriberIdentifier,
-    /// Start of the span.
+    /// Start of the span. A day and a month are dates, of the zone in which the agent lived then: this is the midnight of that date in UTC.
     pub start: jiff::Timestamp,
     /// What was used.
     pub usage: Usage,

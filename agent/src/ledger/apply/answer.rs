@@ -29,7 +29,7 @@ impl Batch<'_> {
             params![key.session, key.number],
         )?;
         let containers = rows::containers(self.db, key.session, message.first_container, message.end_container)?;
-        history::add(self.db, &session.opening.subscriber, &containers)?;
+        history::add(self.db, &session.opening.subscriber, &containers, self.zone)?;
         let usage = containers.iter().map(|labelled| &labelled.container).collect();
         self.add_total(key.session, Account::Acknowledged, usage)?;
         self.delete(key, &message)?;

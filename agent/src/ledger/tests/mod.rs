@@ -2,6 +2,7 @@
 
 mod core;
 mod crash;
+mod history;
 mod model;
 mod opening;
 mod random;

@@ -124,7 +124,7 @@ impl Model {
         let uncertain = self.sessions.iter().filter_map(|session| session.stored.uncertain);
         assert_eq!(ledger.uncertain().expect("sums"), uncertain.fold(Octets::ZERO, Octets::saturating_add), "{hint}");
         assert_eq!(ledger.buffered().expect("sums").octets, waiting.total(), "{hint}: buffered");
-        for granularity in [Granularity::Hour, Granularity::Day, Granularity::Month] {
+        for granularity in [Granularity::FiveMinutes, Granularity::Hour, Granularity::Day, Granularity::Month] {
             let history = |scope| {
                 let buckets = ledger.usage_history(granularity, scope).expect("a history");
                 buckets.into_iter().map(|bucket| bucket.usage).collect::<Usage>()

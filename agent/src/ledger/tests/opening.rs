@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 
 use super::{BOOT, SESSION, acknowledged, boot, closed, commit, opened, opening, sealed, told};
+use crate::ledger::open::newest;
 use crate::ledger::{Ledger, Verdict};
 use crate::quota::Exceptions;
 use crate::units::Octets;
 
-fn fresh() -> (tempfile::TempDir, PathBuf) {
+pub(super) fn fresh() -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("ledger.db");
     (directory, path)
@@ -29,7 +30,7 @@ fn a_commit_is_synced_before_it_counts() {
     assert_eq!(pragma(&ledger, "synchronous"), "Integer(2)", "FULL");
     assert_eq!(pragma(&ledger, "journal_mode"), "Text([119, 97, 108])", "wal");
     assert_eq!(pragma(&ledger, "foreign_keys"), "Integer(1)");
-    assert_eq!(pragma(&ledger, "user_version"), "Integer(3)");
+    assert_eq!(pragma(&ledger, "user_version"), format!("Integer({})", newest()));
     assert_eq!(pragma(&ledger, "application_id"), format!("Integer({})", 0x7765_6972));
     assert_eq!(pragma(&ledger, "integrity_check"), "Text([111, 107])", "ok");
 }
@@ -103,15 +104,16 @@ fn a_newer_schema_is_refused_and_left_alone() {
     let (_directory, path) = fresh();
     drop(Ledger::open(&path, boot()).expect("opens"));
     let database = Connection::open(&path).expect("opens");
-    database.pragma_update(None, "user_version", 4).expect("a version");
+    let newer = u32::try_from(newest() + 1).expect("a version");
+    database.pragma_update(None, "user_version", newer).expect("a version");
     drop(database);
     let error = told(Ledger::open(&path, boot()));
-    assert!(error.contains("schema version 4 is newer than version 3"), "{error}");
+    assert!(error.contains(&format!("schema version {newer} is newer than version {}", newest())), "{error}");
     assert!(error.contains(&path.display().to_string()), "{error}");
-    let version: i32 = Connection::open(&path)
+    let version: u32 = Connection::open(&path)
         .and_then(|db| db.pragma_query_value(None, "user_version", |row| row.get(0)))
         .expect("reads");
-    assert_eq!(version, 4);
+    assert_eq!(version, newer);
 }
 
 #[test]
@@ -133,7 +135,7 @@ fn a_ledger_of_version_1_is_migrated_with_all_that_is_in_it() {
     database.execute(&grant, []).expect("a grant");
     drop(database);
     let mut ledger = Ledger::open(&path, boot()).expect("opens");
-    assert_eq!(pragma(&ledger, "user_version"), "Integer(3)");
+    assert_eq!(pragma(&ledger, "user_version"), format!("Integer({})", newest()));
     let [session] = &ledger.restore().expect("restores")[..] else { panic!("one session") };
     assert_eq!(session.opening, opening(SESSION));
     assert_eq!(session.grant.as_ref().map(|grant| grant.ceiling), Some(Octets::new(5000)));
@@ -155,7 +157,7 @@ fn a_message_that_version_1_has_left_may_have_been_sent() {
     drop(database);
 
     let ledger = Ledger::open(&path, boot()).expect("opens");
-    assert_eq!(pragma(&ledger, "user_version"), "Integer(3)");
+    assert_eq!(pragma(&ledger, "user_version"), format!("Integer({})", newest()));
     let sessions = ledger.restore().expect("restores");
     assert_eq!(sessions.len(), 1);
     assert_eq!(sessions[0].outstanding.as_ref().map(|message| message.number.get()), Some(2));

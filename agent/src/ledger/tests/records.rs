@@ -14,7 +14,7 @@ use crate::quota::{Container, Exceptions, FailureHandling, Grant, QuotaManagemen
 use crate::units::{BootId, BootInstant, ChargingId, Octets, SessionRef, SubscriberIdentifier, UsedUnit};
 
 /// A session with its create answered.
-fn active() -> Ledger {
+pub(super) fn active() -> Ledger {
     let mut ledger = in_memory();
     let answer = Record::MessageAcknowledged {
         key: key(0),
@@ -384,52 +384,6 @@ fn the_last_checkpoint_is_kept() {
         commit(&mut ledger, &[Record::Checkpoint { session: SESSION, passed, throttled, at: at(5) }]).expect("commits");
         assert_eq!(ledger.restore().expect("restores")[0].checkpoint, Some((passed, throttled)));
     }
-}
-
-#[test]
-fn history_is_rolled_up_by_the_time_of_closing() {
-    let mut ledger = active();
-    // 2026-10-25T12:00Z, then 13:00Z less a nanosecond, 13:00Z, the next day, and 1 November.
-    let closings = [
-        (1, 0),
-        (2, 3600 * 1_000_000_000 - 1),
-        (4, at(3600).as_nanos()),
-        (8, at(86_400).as_nanos()),
-        (16, at(604_800).as_nanos()),
-    ];
-    let mut batch: Vec<_> = (1..)
-        .zip(closings)
-        .map(|(number, (octets, nanos))| {
-            let closed_at = BootInstant::from_nanos(nanos);
-            Record::ContainerClosed {
-                session: SESSION,
-                container: Container { closed_at, ..container(number, octets, 0) },
-            }
-        })
-        .collect();
-    batch.push(sealed(1, &[1, 2, 3], 7));
-    batch.push(acknowledged(1));
-    commit(&mut ledger, &batch).expect("commits");
-    let history = |granularity, scope| {
-        let buckets = ledger.usage_history(granularity, scope).expect("a history");
-        let told = |bucket: super::super::UsageBucket| (bucket.start.to_string(), bucket.usage.total().get());
-        buckets.into_iter().map(told).collect::<Vec<_>>()
-    };
-    let spans =
-        |spans: &[(&str, u64)]| spans.iter().map(|(start, octets)| ((*start).to_owned(), *octets)).collect::<Vec<_>>();
-    assert_eq!(
-        history(Granularity::Hour, Scope::Acknowledged),
-        spans(&[("2026-10-25T12:00:00Z", 3), ("2026-10-25T13:00:00Z", 4)])
-    );
-    assert_eq!(history(Granularity::Day, Scope::Acknowledged), spans(&[("2026-10-25T00:00:00Z", 7)]));
-    assert_eq!(
-        history(Granularity::Day, Scope::Recorded),
-        spans(&[("2026-10-25T00:00:00Z", 7), ("2026-10-26T00:00:00Z", 8), ("2026-11-01T00:00:00Z", 16)])
-    );
-    assert_eq!(
-        history(Granularity::Month, Scope::Recorded),
-        spans(&[("2026-10-01T00:00:00Z", 15), ("2026-11-01T00:00:00Z", 16)])
-    );
 }
 
 #[test]
