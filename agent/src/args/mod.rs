@@ -11,6 +11,7 @@ mod shared;
 mod status;
 #[cfg(test)]
 mod tests;
+mod usage;
 mod version;
 mod watch;
 
@@ -27,6 +28,7 @@ pub use replay::Replay;
 pub use run::{DatapathLoad, Run};
 pub use shared::{Look, Whom};
 pub use status::Status;
+pub use usage::{Spans, Usage};
 pub use version::Version;
 pub use watch::Watch;
 
@@ -64,6 +66,8 @@ pub enum Command {
     Attach(Attach),
     /// Take off and unpin everything weir has put into the kernel; what was counted is recorded for the next start
     Detach(Detach),
+    /// Show what was used by five minutes, hours, days, months or billing periods, and what to expect
+    Usage(Usage),
     /// Play what `weir run --record` has recorded through this version's core, and say where the two part
     Replay(Replay),
     /// Look at the configuration file without running

@@ -72,3 +72,27 @@ fn help_and_version_end_well_and_bad_usage_with_64() {
         assert_eq!(given(line), Err(64), "{line}");
     }
 }
+
+#[test]
+fn usage_is_asked_by_one_kind_of_span() {
+    let Ok(Command::Usage(asked)) = given("weir usage --hours --link wwan0 --begin 2026-11-28 --json") else {
+        panic!("usage is known")
+    };
+    let wish = asked.wish();
+    assert_eq!((wish.by.as_deref(), wish.link.as_deref(), wish.sim), (Some("hour"), Some("wwan0"), None));
+    assert!(asked.look.json && wish.begin.is_some());
+    for (flag, word) in [
+        ("", "day"),
+        ("--5min", "5min"),
+        ("--days", "day"),
+        ("--months", "month"),
+        ("--period", "period"),
+        ("--top", "top"),
+    ] {
+        let Ok(Command::Usage(asked)) = given(&format!("weir usage {flag}")) else { panic!("{flag} is known") };
+        assert_eq!(asked.wish().by.as_deref(), Some(word), "{flag}");
+    }
+    for line in ["weir usage --days --hours", "weir usage --svg a --json", "weir usage --begin", "weir usage days"] {
+        assert_eq!(given(line), Err(64), "{line}");
+    }
+}

@@ -9,6 +9,7 @@ pub mod replay;
 pub mod status;
 #[cfg(test)]
 mod tests;
+pub mod usage;
 pub mod version;
 pub mod watch;
 pub mod words;

@@ -45,6 +45,7 @@ fn the_sample_loads_with_every_key_switched_on() {
     assert_eq!(link.failure_handling, Some(FailureHandling::Continue));
     let grace = OfflineGrace { octets: Octets::new(5 << 20), duration: Duration::from_hours(1) };
     assert_eq!(link.offline_grace, Some(grace));
+    assert_eq!(config.usage.time_zone.as_deref(), Some("Europe/Berlin"));
 }
 
 #[test]
@@ -66,6 +67,7 @@ fn the_sample_shows_the_true_defaults() {
     assert_eq!(shown.agent.checkpoint_interval, plain.agent.checkpoint_interval);
     assert_eq!(shown.agent.shutdown_wait, plain.agent.shutdown_wait);
     assert_eq!(shown.agent.control_reserve, plain.agent.control_reserve);
+    assert_eq!(shown.usage.billing_day, plain.usage.billing_day);
     assert_eq!(shown.agent.report_interval, Some(DEFAULT_REPORT_INTERVAL));
     assert_eq!(shown.links[0].chunk, Some(DEFAULT_CHUNK));
     assert_eq!(shown.links[0].largest_chunk, DEFAULT_LARGEST_CHUNK);
@@ -130,6 +132,30 @@ fn a_server_recognises_what_comes_again_unless_the_file_says_otherwise() {
 fn a_server_with_a_name_in_other_letters_is_written_as_dns_has_it() {
     let config = parse(&SMALL.replace("c.example", "xn--bcher-kva.example/Gebühren")).unwrap();
     assert_eq!(config.server.url.as_str(), "https://xn--bcher-kva.example/Geb%C3%BChren");
+}
+
+#[test]
+fn usage_is_told_in_the_zone_and_from_the_day_that_the_file_says() {
+    let with = |lines: &str| parse(&SMALL.replace("[[link]]", &format!("[usage]\n{lines}\n[[link]]")));
+    let plain = with("").unwrap().usage;
+    assert_eq!((plain.time_zone, plain.billing_day), (None, BillingDay::FIRST));
+    for zone in ["Europe/Berlin", "UTC", "CET-1CEST,M3.5.0,M10.5.0/3", "<+0545>-5:45"] {
+        assert_eq!(with(&format!("time_zone = \"{zone}\"")).unwrap().usage.time_zone.as_deref(), Some(zone));
+    }
+    assert_eq!(with("billing_day = 31").unwrap().usage.billing_day.get(), 31);
+    for (wrong, words) in [
+        ("billing_day = 0", "usage.billing_day: 0 is out of the range 1 .. 31"),
+        ("billing_day = 32", "32 is out of the range 1 .. 31"),
+        ("billing_day = 1000", "1000 is out of the range 1 .. 31"),
+        ("billing_day = \"15\"", "is a text, not a whole number"),
+        ("time_zone = \"\"", "usage.time_zone: has 0 characters"),
+        ("time_zone = \"/etc/localtime\"", "neither the name of a time zone (Europe/Berlin) nor a rule"),
+        ("time_zone = \"../etc/shadow\"", "neither the name"),
+        ("timezone = \"UTC\"", "usage.timezone: is not a known key; did you mean `time_zone`?"),
+    ] {
+        let error = with(wrong).unwrap_err();
+        assert!(error.contains(words), "{wrong}: {error}");
+    }
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod status;
 mod storage;
 mod takeover;
 mod unmetered;
+mod usage;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -51,6 +52,7 @@ use station::{Attachment, Sim, Station};
 use status::Books;
 use storage::Ended;
 use unmetered::UnmeteredBook;
+use usage::History;
 
 /// The loop looks around at least this often, so that time spent suspended is noticed.
 const LONGEST_SLEEP: Duration = Duration::from_mins(1);
@@ -131,6 +133,7 @@ pub struct Agent {
     /// So many loaders may be at work at once.
     loaders: Arc<Semaphore>,
     unmetered: UnmeteredBook,
+    history: History,
     /// Settling for a stop: nothing new is begun.
     stopping: bool,
     /// When the meters are looked after next.
@@ -178,7 +181,9 @@ pub async fn run(config: Config, on_stop: OnStop, record: Option<&Path>) -> Resu
 impl Agent {
     async fn new(config: Config, recorder: Recorder, inbox: mpsc::UnboundedSender<Message>) -> Result<Self> {
         let boot = boot_id()?;
-        let ledger = Ledger::open(&config.ledger, boot.clone())?;
+        let mut ledger = Ledger::open(&config.ledger, boot.clone())?;
+        let history = History::of(&config.usage);
+        ledger.keep_days_in(history.calendar().zone().clone());
         let nf_name = config.device.nf_instance_id;
         let clock = Clock::default();
         let http = Http::new(HttpSettings::from(&config.server), clock.clone())?;
@@ -210,6 +215,7 @@ impl Agent {
             metered: watch::Sender::default(),
             loaders: Arc::new(Semaphore::new(LOADERS)),
             unmetered,
+            history,
             stopping: false,
             look_at: boot_now()?,
             onboarding: String::from("not begun"),

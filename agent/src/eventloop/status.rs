@@ -53,6 +53,7 @@ impl Agent {
             Question::Status(reply) => drop(reply.send(self.status()?)),
             Question::Account(reply) => self.send_account(reply),
             Question::Renew(link, reply) => drop(reply.send(self.renew(link.as_deref())?)),
+            Question::Usage(wish, reply) => self.tell_usage(wish, reply)?,
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use super::{Agent, Message, Stop};
 use crate::clock::{Moment, boot_id, boot_now};
 use crate::config::Config;
 use crate::ledger::{Ledger, Trouble, is_persistent};
-use crate::local::{Question, SCHEMA, Status};
+use crate::local::{Question, SCHEMA, Status, Untold};
 use crate::quota::StoredSession;
 use crate::recording::Recorder;
 use crate::units::BootInstant;
@@ -236,6 +236,7 @@ fn answer_without_ledger(question: Question, config: &Config, trouble: &str) -> 
         Question::Status(reply) => drop(reply.send(bare_status(config, trouble.to_owned())?)),
         // Dropped, and so answered with "not now".
         Question::Account(_) | Question::Renew(..) => {}
+        Question::Usage(_, reply) => drop(reply.send(Err(Untold::Failed(trouble.to_owned())))),
     }
     Ok(())
 }

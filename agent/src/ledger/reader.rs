@@ -131,8 +131,10 @@ fn in_uri(path: &Path) -> String {
     for octet in path.as_os_str().as_encoded_bytes() {
         match octet {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => uri.push(char::from(*octet)),
-            // Writing to a string cannot fail.
-            other => drop(write!(uri, "%{other:02X}")),
+            other => {
+                // Writing to a string cannot fail.
+                let _ = write!(uri, "%{other:02X}");
+            }
         }
     }
     uri

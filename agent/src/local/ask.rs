@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::{Renewed, Status};
 use crate::ledger::Accounts;
+use crate::usage::{Refusal, UsageDocument, Wish};
 
 /// What is asked, with where the answer goes. A question that is dropped is answered with "not now" (503).
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub enum Question {
     Account(oneshot::Sender<Accounts>),
     /// Have more asked for now, on the link of this name or on all.
     Renew(Option<String>, oneshot::Sender<Renewed>),
+    /// What was used.
+    Usage(Wish, oneshot::Sender<Result<UsageDocument, Untold>>),
 }
 
 /// Leaves questions with the agent.
@@ -41,6 +44,24 @@ impl Asker {
         let (reply, answer) = oneshot::channel();
         (self.0)(question(reply));
         answer.await.map_err(|_| NotNow)
+    }
+}
+
+/// Why there is no history to show.
+#[derive(Debug)]
+pub enum Untold {
+    /// The question was wrong.
+    Refused(Refusal),
+    /// The ledger could not be read: why.
+    Failed(String),
+}
+
+impl IntoResponse for Untold {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Refused(refusal) => (StatusCode::BAD_REQUEST, format!("{refusal}\n")).into_response(),
+            Self::Failed(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
+        }
     }
 }
 

@@ -7,8 +7,8 @@ mod routes;
 mod socket;
 mod status;
 
-pub use ask::{Asker, Question};
-pub use client::{fetch, get, is_answering, post};
+pub use ask::{Asker, Question, Untold};
+pub use client::{fetch, get, is_answering, post, usage};
 pub use renewed::{RENEWED_SCHEMA, Renewed, RenewedLink};
 pub(crate) use routes::{LEDGER_PATH, RENEW_PATH};
 pub use socket::{Served, serve};

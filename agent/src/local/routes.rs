@@ -1,6 +1,9 @@
 //! Which path answers what.
 
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
@@ -9,9 +12,12 @@ use super::ask::{Asker, NotNow, Question};
 use super::renewed::Renewed;
 use super::status::Status;
 use crate::ledger::Accounts;
+use crate::usage::Wish;
 
 /// The path of the status document.
 pub(super) const STATUS_PATH: &str = "/api/v1/status";
+/// The path of the usage document; what it is to show is in the query.
+pub(super) const USAGE_PATH: &str = "/api/v1/usage";
 
 /// The path of the ledger's account.
 pub(crate) const LEDGER_PATH: &str = "/api/v1/ledger";
@@ -20,7 +26,11 @@ pub(crate) const RENEW_PATH: &str = "/api/v1/renew";
 
 /// What only looks: documents, each as it is now.
 pub(super) fn looking(asker: Asker) -> Router {
-    Router::new().route(STATUS_PATH, get(status)).route(LEDGER_PATH, get(account)).with_state(asker)
+    Router::new()
+        .route(STATUS_PATH, get(status))
+        .route(LEDGER_PATH, get(account))
+        .route(USAGE_PATH, get(usage))
+        .with_state(asker)
 }
 
 /// What changes something: for those alone who may.
@@ -45,4 +55,16 @@ struct About {
 
 async fn renew(State(asker): State<Asker>, Query(About { link }): Query<About>) -> Result<Json<Renewed>, NotNow> {
     asker.ask(|reply| Question::Renew(link, reply)).await.map(Json)
+}
+
+async fn usage(State(asker): State<Asker>, wish: Result<Query<Wish>, QueryRejection>) -> Response {
+    let wish = match wish {
+        Ok(Query(wish)) => wish,
+        Err(wrong) => return (StatusCode::BAD_REQUEST, format!("{}\n", wrong.body_text())).into_response(),
+    };
+    match asker.ask(|reply| Question::Usage(wish, reply)).await {
+        Ok(Ok(document)) => Json(document).into_response(),
+        Ok(Err(untold)) => untold.into_response(),
+        Err(not_now) => not_now.into_response(),
+    }
 }

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp, ToSpan as _};
 
 use crate::ledger::floor;
 
-/// Where a small box without a database of time zones keeps its rule (OpenWrt).
+/// Where a small box without a database of time zones keeps its rule (`OpenWrt`).
 const RULE_FILE: &str = "/etc/TZ";
 
 const HOUR: i64 = 3600;

@@ -137,7 +137,8 @@ impl Sums {
         self.uplink_octets.saturating_add(self.downlink_octets)
     }
 
-    pub(super) fn add(&mut self, other: Self) {
+    /// Adds the other figures, each held at the end of its range.
+    pub fn add(&mut self, other: Self) {
         self.uplink_octets = self.uplink_octets.saturating_add(other.uplink_octets);
         self.downlink_octets = self.downlink_octets.saturating_add(other.downlink_octets);
         self.offline_octets = self.offline_octets.saturating_add(other.offline_octets);

@@ -11,7 +11,7 @@ mod tally;
 mod wish;
 
 pub use calendar::{BillingDay, Calendar, Span};
-pub use document::{SCHEMA, SimOfUsage, SimUsage, SpanUsage, Sums, UsageDocument};
+pub use document::{Running, SCHEMA, SimOfUsage, SimUsage, SpanUsage, Sums, UsageDocument};
 pub(crate) use read::PLAN;
 pub use read::{Source, read};
 pub use wish::{By, Refusal, Wish};

@@ -27,13 +27,11 @@ pub(super) struct Tally<'a> {
     /// Whose usage counts; `None` = everybody's.
     wanted: Option<BTreeSet<SubscriberIdentifier>>,
     spans: BTreeMap<Span, BySim>,
-    /// Days that nobody named are shown as well: for those with the most, all have to be seen.
-    takes_any: bool,
     running: [(By, Span, BySim); 3],
 }
 
 impl<'a> Tally<'a> {
-    /// Nothing yet, in `spans`; none of them stands for all days there are.
+    /// Nothing yet, in `spans`.
     pub(super) fn new(
         calendar: &'a Calendar,
         (by, spans): (By, Vec<Span>),
@@ -47,7 +45,6 @@ impl<'a> Tally<'a> {
             now,
             first,
             wanted,
-            takes_any: spans.is_empty(),
             spans: spans.into_iter().map(|span| (span, BySim::new())).collect(),
             running: [running(By::Day), running(By::Month), running(By::Period)],
         }
@@ -97,9 +94,6 @@ impl<'a> Tally<'a> {
     }
 
     fn add(&mut self, span: Span, subscriber: SubscriberIdentifier, sums: Sums) {
-        if self.takes_any {
-            self.spans.entry(span).or_default();
-        }
         if let Some(sims) = self.spans.get_mut(&span) {
             sims.entry(subscriber).or_default().add(sums);
         }
@@ -114,12 +108,15 @@ impl<'a> Tally<'a> {
         let told = |by: By, span: Span, sims: &BySim| self.told(by, span, sims);
         let mut spans: Vec<_> = self.spans.iter().map(|(span, sims)| told(self.by, *span, sims)).collect();
         if self.by == By::Top {
+            spans.retain(|span| span.sums.total() > 0);
             // Of equal days the later one first.
             spans.sort_by(|one, other| (other.sums.total(), &other.begin).cmp(&(one.sums.total(), &one.begin)));
             spans.truncate(TOP);
         }
         let mut total = Sums::default();
-        spans.iter().for_each(|span| total.add(span.sums));
+        for span in &spans {
+            total.add(span.sums);
+        }
         let [day, month, period] = &self.running;
         let running = |(by, span, sims): &(By, Span, BySim)| told(*by, *span, sims);
         (spans, total, Running { day: running(day), month: running(month), period: running(period) })
@@ -128,7 +125,9 @@ impl<'a> Tally<'a> {
     fn told(&self, by: By, span: Span, sims: &BySim) -> SpanUsage {
         let estimate = |sums: &Sums| estimate(by, sums.total(), span, self.first, self.now);
         let mut all = Sums::default();
-        sims.values().for_each(|sums| all.add(*sums));
+        for sums in sims.values() {
+            all.add(*sums);
+        }
         let sim = |(subscriber, sums): (&SubscriberIdentifier, &Sums)| SimUsage {
             subscriber: subscriber.to_string(),
             sums: *sums,

@@ -61,7 +61,7 @@ impl By {
             Self::FiveMinutes | Self::Hour => 24,
             Self::Day => 30,
             Self::Month | Self::Period => 12,
-            Self::Top => 0,
+            Self::Top => MOST_SPANS,
         }
     }
 
@@ -149,7 +149,7 @@ impl Wish {
         if begin.is_some_and(|begin| begin > now) {
             return Err(Refusal(format!("begin: lies in the future; it is {}", calendar.told(now))));
         }
-        let most = if begin.is_some() || by == By::Top { MOST_SPANS } else { by.usual() };
+        let most = if begin.is_some() { MOST_SPANS } else { by.usual() };
         // Of what lies before the first record nothing is known: it is not shown as nothing, unless somebody asks for it.
         let from = begin.unwrap_or(first);
         let mut span = by.span_of(calendar, end.map_or(now, |end| end.min(now)));

@@ -162,6 +162,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("throttle", "a rate wants a machine that keeps up with it; what a kernel can do differently is in `packets`"),
     ("time", USER),
     ("watch", USER),
+    ("usage", USER),
     ("ways", USER),
 ];
 

@@ -11,7 +11,7 @@ use super::{
 use crate::clock::{Label, Moment};
 use crate::ledger::{Granularity, LabelledContainer, Ledger, Scope, SealRequest, Usage, Verdict};
 use crate::quota::{Container, Exceptions, FailureHandling, Grant, QuotaManagement, Record, Trigger};
-use crate::units::{BootId, BootInstant, ChargingId, Octets, SessionRef, SubscriberIdentifier, UsedUnit};
+use crate::units::{BootId, ChargingId, Octets, SessionRef, SubscriberIdentifier, UsedUnit};
 
 /// A session with its create answered.
 pub(super) fn active() -> Ledger {
