@@ -5,11 +5,14 @@ use std::process::ExitCode;
 
 use agent::args::{self, Command, DatapathLoad, Run};
 use agent::cli::{self, Usage};
+use agent::clock::Clock;
 use agent::config::EXIT_USAGE;
 use agent::datapath::{LoadSpec, load_and_pin};
 use agent::drill;
 use agent::eventloop::{self, OnStop};
+use agent::local::{Problems, Timeline};
 use anyhow::{Context, Result};
+use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -57,9 +60,10 @@ fn obey(command: &Command) -> Result<ExitCode> {
 fn run(Run { config, log_json, keep, record }: &Run) -> Result<ExitCode> {
     drill::prepare()?;
     let config = cli::load(config)?;
-    begin_logging(*log_json);
+    let timeline = Timeline::new(Clock::default());
+    begin_logging(*log_json, timeline.clone());
     let on_stop = if *keep { OnStop::Keep } else { OnStop::Settle };
-    cli::runtime()?.block_on(eventloop::run(config, on_stop, record.as_deref()))?;
+    cli::runtime()?.block_on(eventloop::run(config, on_stop, record.as_deref(), timeline))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -73,18 +77,19 @@ fn load_datapath(DatapathLoad { link, pin_root, retire }: &DatapathLoad) -> Resu
 
 /// Logs go to standard error: for people on a terminal, as JSON on demand. `RUST_LOG` changes what is shown: a level, or
 /// `target=level` with commas between. (The filter that knows spans and fields as well carries half a megabyte of regular expressions.)
-fn begin_logging(json: bool) {
+fn begin_logging(json: bool, timeline: Timeline) {
     let asked = std::env::var("RUST_LOG").ok().and_then(|words| words.parse::<Targets>().ok());
     let filter = asked.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
-    let subscriber = tracing_subscriber::registry().with(filter);
+    // What is wrong is told to whoever looks at the page, whatever the log shows.
+    let subscriber = tracing_subscriber::registry().with(Problems::new(timeline).with_filter(LevelFilter::WARN));
     if json {
-        subscriber.with(lines.json()).init();
+        subscriber.with(lines.json().with_filter(filter)).init();
     } else {
-        subscriber.with(lines).init();
+        subscriber.with(lines.with_filter(filter)).init();
     }
 }
 

@@ -1,7 +1,7 @@
 //! What each key may say, and which keys go together.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::usage::BillingDay;
 
 use super::reader::{Section, kind};
 use super::values::{self, within};
-use super::{Agent, Config, DEFAULT_LARGEST_CHUNK, Device, Link, OnboardingMode, Server, Usage, fits};
+use super::{Agent, Api, Config, DEFAULT_LARGEST_CHUNK, Device, Link, OnboardingMode, Server, Usage, fits};
 
 pub(crate) const CHUNK: RangeInclusive<Octets> = Octets::new(64 << 10)..=Octets::new(1 << 40);
 const SLICE: RangeInclusive<Octets> = Octets::new(64 << 10)..=Octets::new(1 << 40);
@@ -54,6 +54,7 @@ pub(super) fn config(root: &Section<'_>, base: &Path) -> Checked {
     datapath.finish();
     let agent = agent(&root.section("agent"), base);
     let usage = usage(&root.section("usage"));
+    let api = api(&root.section("api"), base);
     let filters = filters(root);
     let links = links(root, mode, &filters);
     root.finish();
@@ -65,6 +66,7 @@ pub(super) fn config(root: &Section<'_>, base: &Path) -> Checked {
             pin_root: pins,
             agent,
             usage,
+            api,
             filters,
             links,
         })),
@@ -154,6 +156,25 @@ fn usage(section: &Section<'_>) -> Usage {
     };
     section.finish();
     usage
+}
+
+fn api(section: &Section<'_>, base: &Path) -> Option<Api> {
+    let listen = section.optional("listen", socket_address);
+    let token_file = section.optional("token_file", |value| path(value, base));
+    let hosts = section.optional("hosts", hosts);
+    section.finish();
+    if !section.has("listen") {
+        for key in ["token_file", "hosts"] {
+            if section.has(key) {
+                section.problem(key, "has no effect without listen");
+            }
+        }
+    }
+    let listen = listen?;
+    if !listen.ip().is_loopback() && !section.has("token_file") {
+        section.problem("listen", "is not a loopback address: set token_file as well, so that not everybody may look");
+    }
+    Some(Api { listen, token_file, hosts: hosts.unwrap_or_default() })
 }
 
 /// The filters, whose rules are read as they would be when a link is used up.
@@ -455,6 +476,30 @@ fn ways(value: &DeValue<'_>) -> Result<Vec<String>, String> {
         return Err(format!("has {} names, 0 .. 16 are allowed", list.len()));
     }
     list.iter().map(|item| interface(item.get_ref())).collect()
+}
+
+/// Where to listen.
+fn socket_address(value: &DeValue<'_>) -> Result<SocketAddr, String> {
+    let written = text(value, 1..=64)?;
+    written.parse().map_err(|_| format!("{written:?} is not an address with a port, like \"127.0.0.1:9433\""))
+}
+
+/// Names by which the page may be asked for.
+fn hosts(value: &DeValue<'_>) -> Result<Vec<String>, String> {
+    let DeValue::Array(list) = value else { return Err(format!("is {}, not a list of host names", kind(value))) };
+    if list.len() > 16 {
+        return Err(format!("has {} names, 0 .. 16 are allowed", list.len()));
+    }
+    let host = |item: &DeValue<'_>| {
+        let written = text(item, 1..=253)?;
+        let fine = written.bytes().all(|c| c.is_ascii_alphanumeric() || b".-".contains(&c));
+        if fine {
+            Ok(written)
+        } else {
+            Err(format!("{written:?} is not a host name: letters, digits, `.` and `-`, no port"))
+        }
+    };
+    list.iter().map(|item| host(item.get_ref())).collect()
 }
 
 fn addresses(value: &DeValue<'_>) -> Result<Vec<IpAddr>, String> {

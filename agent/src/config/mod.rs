@@ -6,7 +6,7 @@ mod values;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -43,6 +43,8 @@ pub struct Config {
     pub pin_root: PathBuf,
     /// How the agent runs.
     pub agent: Agent,
+    /// Where the page and the API are served over TCP; `None` = nowhere, only the unix socket is.
+    pub api: Option<Api>,
     /// Filter rules by name, as they are written (`[[filter]]`); at most 16 names.
     pub filters: BTreeMap<String, Vec<String>>,
     /// How usage is shown.
@@ -124,6 +126,17 @@ pub struct Usage {
     pub time_zone: Option<String>,
     /// Day of the month on which a billing period begins. 1 ..= 31; in a shorter month its last day.
     pub billing_day: BillingDay,
+}
+
+/// `[api]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Api {
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// Holds the token that has to be said; always there unless `listen` is a loopback address.
+    pub token_file: Option<PathBuf>,
+    /// Names by which it may be asked, besides plain addresses and `localhost`. At most 16.
+    pub hosts: Vec<String>,
 }
 
 /// One `[[link]]`.

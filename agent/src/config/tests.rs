@@ -111,6 +111,17 @@ fn relative_paths_start_from_the_directory_of_the_file() {
 }
 
 #[test]
+fn the_api_is_served_over_tcp_only_where_the_file_says_so_and_openly_on_loopback_alone() {
+    assert_eq!(parse(SMALL).unwrap().api, None);
+    let with =
+        |lines: &str| parse(&SMALL.replace("[[link]]", &format!("[api]\n{lines}\n[[link]]"))).unwrap().api.unwrap();
+    assert_eq!(with("listen = \"127.0.0.1:9433\"").token_file, None);
+    let guarded = with("listen = \"192.0.2.1:80\"\ntoken_file = \"token\"\nhosts = [\"gw.example\"]");
+    assert_eq!(guarded.token_file.as_deref(), Some(Path::new("/etc/weir/token")));
+    assert_eq!((guarded.listen.port(), guarded.hosts), (80, vec!["gw.example".to_owned()]));
+}
+
+#[test]
 fn plain_http_is_for_loopback_unless_asked_for() {
     let with = |url: &str| parse(&SMALL.replace("https://c.example", url));
     for url in ["http://127.0.0.1:8080", "http://[::1]:8080/base/", "http://localhost"] {
@@ -173,7 +184,7 @@ fn a_pattern_fits_what_its_star_may_stand_for() {
 }
 
 /// Broken files: what is put in place of what, and what must be said.
-const BROKEN: [(&str, &str, &str); 54] = [
+const BROKEN: [(&str, &str, &str); 60] = [
     ("id = \"gw\"", "", "weir.toml:1: device.id: is missing, and is required"),
     ("[device]\nid = \"gw\"", "", "weir.toml:1: device.id: is missing"),
     ("id = \"gw\"", "id = 7", "weir.toml:2: device.id: is a whole number, not a text"),
@@ -238,6 +249,24 @@ const BROKEN: [(&str, &str, &str); 54] = [
         "[[link]]",
         "[datapath]\npin_root = \"weir\"\n[[link]]",
         "weir.toml:6: datapath.pin_root: weir is not an absolute path",
+    ),
+    (
+        "[[link]]",
+        "[api]\nlisten = \"9433\"\n[[link]]",
+        "weir.toml:6: api.listen: \"9433\" is not an address with a port, like \"127.0.0.1:9433\"",
+    ),
+    ("[[link]]", "[api]\nlisten = \"0.0.0.0:9433\"\n[[link]]", "weir.toml:6: api.listen: is not a loopback address"),
+    ("[[link]]", "[api]\ntoken_file = \"t\"\n[[link]]", "weir.toml:6: api.token_file: has no effect without listen"),
+    ("[[link]]", "[api]\nhosts = []\n[[link]]", "weir.toml:6: api.hosts: has no effect without listen"),
+    (
+        "[[link]]",
+        "[api]\nlisten = \"[::1]:9433\"\nhosts = \"gw\"\n[[link]]",
+        "weir.toml:7: api.hosts: is a text, not a list of host names",
+    ),
+    (
+        "[[link]]",
+        "[api]\nlisten = \"[::1]:9433\"\nhosts = [\"gw:80\"]\n[[link]]",
+        "weir.toml:7: api.hosts: \"gw:80\" is not a host name: letters, digits, `.` and `-`, no port",
     ),
     ("[[link]]\nname = \"wwan0\"", "", "link: is missing: at least one [[link]] is required"),
     ("[[link]]", "[link]", "weir.toml:5: link: is a table, not a list of tables: write [[link]]"),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
-use super::{Agent, Message};
+use super::{Agent, Message, tidings};
 use crate::clock::boot_now;
 use crate::drill::{self, Point};
 use crate::ledger::{SealRequest, SealedMessage};
@@ -25,6 +25,9 @@ impl Agent {
                 tracing::debug!(link = label, ?event, "event");
             }
             event => tracing::info!(link = label, ?event, "event"),
+        }
+        if let Some(tidings) = tidings::of_event(&event) {
+            self.timeline.note(Some(&label), tidings);
         }
         self.stations[station].quota.handle_event(event, boot_now()?);
         self.carry_out(station)
@@ -62,6 +65,9 @@ impl Agent {
                 ),
                 command => tracing::info!(link = label, ?command, "command"),
             }
+            if let Some(tidings) = tidings::of_command(&command).filter(|_| self.progress.draining().is_none()) {
+                self.timeline.note(Some(label), tidings);
+            }
             if let Command::Record(record) = command {
                 batch.push(record);
                 continue;
@@ -79,7 +85,19 @@ impl Agent {
                 Command::Read => self.read(station)?,
             }
         }
-        self.commit(&mut batch)
+        self.commit(&mut batch)?;
+        self.note_state(station)
+    }
+
+    /// Tells people of a state that no record tells.
+    fn note_state(&mut self, index: usize) -> Result<()> {
+        let station = &mut self.stations[index];
+        let state = station.quota.overview(boot_now()?).state;
+        let before = std::mem::replace(&mut station.told_state, state);
+        if let Some(tidings) = tidings::of_state(before, state) {
+            self.timeline.note(Some(station.label()), tidings);
+        }
+        Ok(())
     }
 
     /// Reads the meter and tells the core. Does not carry out what the core answers: the caller is doing that.

@@ -12,6 +12,7 @@ use super::station::Attachment;
 use super::{Agent, LONGEST_SLEEP, Message};
 use crate::clock::{boot_now, until};
 use crate::config::OnboardingMode;
+use crate::local::{Kind, Tidings};
 use crate::onboarding::{
     Binding, CommandKind, CommandNumber, DeviceKey, Modem, Onboarding, OnboardingError, Plan, PlanAnswer,
     ServerCommand, not_sent,
@@ -98,6 +99,7 @@ impl Agent {
         match news {
             News::Progress(words) => {
                 tracing::info!("onboarding: {words}");
+                self.timeline.note(None, Tidings::new(Kind::Notice, format!("onboarding: {words}")));
                 self.onboarding = words;
                 Ok(())
             }
@@ -109,6 +111,8 @@ impl Agent {
             }
             News::Bound(binding) => {
                 tracing::info!(slot = binding.slot, subscriber = %binding.subscriber, apn = binding.apn, "SIM bound");
+                let words = format!("slot {} has the SIM of {}", binding.slot, binding.subscriber);
+                self.timeline.note(None, Tidings::new(Kind::Notice, words));
                 self.bound(binding)
             }
             News::Planned(plan) => self.planned(plan),

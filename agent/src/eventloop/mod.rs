@@ -17,6 +17,7 @@ mod station;
 mod status;
 mod storage;
 mod takeover;
+mod tidings;
 mod unmetered;
 mod usage;
 
@@ -36,7 +37,7 @@ use crate::datapath::{AllowList, LinkClaim, Loaded, PinRootClaim};
 use crate::drill::{self, Point};
 use crate::ledger::Ledger;
 use crate::link::{self, Links};
-use crate::local::Question;
+use crate::local::{Question, Timeline};
 use crate::onboarding::{Binding, Plan};
 use crate::quota::{Event, MessageKey, Outcome};
 use crate::recording::{self, Recorder};
@@ -103,6 +104,8 @@ pub struct Agent {
     recorder: Recorder,
     http: Http,
     clock: Clock,
+    /// What has happened lately, for people.
+    timeline: Timeline,
     reporter: Arc<Reporter>,
     login: Login,
     links: watch::Receiver<Links>,
@@ -157,12 +160,13 @@ pub struct Agent {
 }
 
 /// Runs the agent until it is told to stop (SIGTERM, SIGINT). What the cores are told and answer is recorded into `record`.
-pub async fn run(config: Config, on_stop: OnStop, record: Option<&Path>) -> Result<()> {
+/// What people should know goes to the timeline.
+pub async fn run(config: Config, on_stop: OnStop, record: Option<&Path>, timeline: Timeline) -> Result<()> {
     let mut stop = Stop::new()?;
     let (inbox, mut mail) = mpsc::unbounded_channel();
-    let _socket = status::serve(&config.agent.socket, inbox.clone())?;
+    let _socket = status::serve(&config, inbox.clone(), &timeline)?;
     let recorder = recorder(record)?;
-    let begun = Agent::begin((&config, &recorder), (inbox, &mut mail), &mut stop).await?;
+    let begun = Agent::begin((&config, &recorder, &timeline), (inbox, &mut mail), &mut stop).await?;
     let Some(mut agent) = begun else { return Ok(()) };
     agent.mail = mail;
     if agent.work(&mut stop).await? == Ended::Suspended {
@@ -179,13 +183,18 @@ pub async fn run(config: Config, on_stop: OnStop, record: Option<&Path>) -> Resu
 }
 
 impl Agent {
-    async fn new(config: Config, recorder: Recorder, inbox: mpsc::UnboundedSender<Message>) -> Result<Self> {
+    async fn new(
+        config: Config,
+        recorder: Recorder,
+        timeline: Timeline,
+        inbox: mpsc::UnboundedSender<Message>,
+    ) -> Result<Self> {
         let boot = boot_id()?;
         let mut ledger = Ledger::open(&config.ledger, boot.clone())?;
         let history = History::of(&config.usage);
         ledger.keep_days_in(history.calendar().zone().clone());
         let nf_name = config.device.nf_instance_id;
-        let clock = Clock::default();
+        let clock = timeline.clock().clone();
         let http = Http::new(HttpSettings::from(&config.server), clock.clone())?;
         let charged = Charged::recall(nf_name, &ledger)?;
         let unmetered = UnmeteredBook::recall(&ledger)?;
@@ -198,6 +207,7 @@ impl Agent {
             reporter: Arc::new(Reporter::new(http.clone(), nf_name)),
             http,
             clock,
+            timeline,
             links: link::watch(servers.subscribe()).await?,
             servers,
             known_links: Links::default(),

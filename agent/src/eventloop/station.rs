@@ -12,7 +12,7 @@ use crate::config::Link as LinkConfig;
 use crate::datapath::filters::filters;
 use crate::datapath::{Datapath, throttle_tolerance};
 use crate::link::{Framing, Refusal};
-use crate::quota::{GateMode, GateSetting, Portal, Reading, Refusals, Terms};
+use crate::quota::{GateMode, GateSetting, Portal, Reading, Refusals, State, Terms};
 use crate::recording::Core;
 use crate::units::{BootId, BootInstant, Epoch, Generation, SubscriberIdentifier, UsedUnit};
 
@@ -42,6 +42,8 @@ pub(super) struct Station {
     pub(super) failures: u32,
     /// How often somebody else took the meter off.
     pub(super) gaps: u32,
+    /// The state of its session that people were told of last.
+    pub(super) told_state: State,
     /// What others have put ahead of the meter, as was last said.
     pub(super) ahead: Vec<String>,
     /// What earlier meters have counted, and on which interface: its own counters hold that as well.
@@ -92,6 +94,7 @@ impl Station {
             in_use: false,
             failures: 0,
             gaps: 0,
+            told_state: State::Idle,
             ahead: Vec::new(),
             counted_before: None,
             answered_at: None,

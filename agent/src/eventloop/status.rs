@@ -1,6 +1,5 @@
 //! Puts together what `weir status` shows.
 
-use std::path::Path;
 use std::time::Duration;
 
 use agent_common::Counters;
@@ -10,9 +9,11 @@ use tokio::sync::mpsc;
 use super::station::{Attachment, Station, reading};
 use super::{Agent, Message};
 use crate::clock::boot_now;
+use crate::config::Config;
 use crate::ledger::{Buffered, Verdict, is_persistent};
 use crate::local::{
-    self, Asker, DrainStatus, KernelStatus, LinkStatus, NextStatus, PackageStatus, Question, SCHEMA, Served, Status,
+    self, Asker, Desk, DrainStatus, KernelStatus, LinkStatus, NextStatus, PackageStatus, Question, SCHEMA, Served,
+    Status, Timeline,
 };
 use crate::quota::{GateMode, Next, Overview, State, UsedUp};
 use crate::units::BootInstant;
@@ -39,10 +40,16 @@ pub(super) struct Books {
     damage: Vec<String>,
 }
 
-/// Serves the local API on the configured socket: whoever reads the inbox answers.
-pub(super) fn serve(socket: &Path, inbox: mpsc::UnboundedSender<Message>) -> Result<Served> {
+/// Serves the local API on the configured socket, and over TCP where it is configured: whoever reads the inbox answers.
+pub(super) fn serve(config: &Config, inbox: mpsc::UnboundedSender<Message>, timeline: &Timeline) -> Result<Served> {
     // When the loop has gone the question is dropped, and so answered.
-    local::serve(socket, Asker::new(move |question| drop(inbox.send(Message::Asked(question)))))
+    let asker = Asker::new(move |question| drop(inbox.send(Message::Asked(question))));
+    let desk = Desk::new(asker, timeline.clone());
+    let served = local::serve(&config.agent.socket, desk.clone())?;
+    if let Some(api) = config.api.clone() {
+        local::listen(api, desk);
+    }
+    Ok(served)
 }
 
 impl Agent {

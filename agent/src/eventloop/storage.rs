@@ -12,7 +12,7 @@ use super::{Agent, Message, Stop};
 use crate::clock::{Moment, boot_id, boot_now};
 use crate::config::Config;
 use crate::ledger::{Ledger, Trouble, is_persistent};
-use crate::local::{Question, SCHEMA, Status, Untold};
+use crate::local::{Question, SCHEMA, Status, Timeline, Untold};
 use crate::quota::StoredSession;
 use crate::recording::Recorder;
 use crate::units::BootInstant;
@@ -44,14 +44,14 @@ enum Waited {
 impl Agent {
     /// Makes the agent, and waits for its storage if need be; `None` when it was told to stop before that.
     pub(super) async fn begin(
-        (config, recorder): (&Config, &Recorder),
+        (config, recorder, timeline): (&Config, &Recorder, &Timeline),
         (inbox, mail): (mpsc::UnboundedSender<Message>, &mut mpsc::UnboundedReceiver<Message>),
         stop: &mut Stop,
     ) -> Result<Option<Self>> {
         let mut told = None;
         let mut replaced = false;
         loop {
-            let error = match Self::new(config.clone(), recorder.clone(), inbox.clone()).await {
+            let error = match Self::new(config.clone(), recorder.clone(), timeline.clone(), inbox.clone()).await {
                 Ok(agent) => return Ok(Some(agent)),
                 Err(error) => error,
             };

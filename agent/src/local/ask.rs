@@ -35,6 +35,7 @@ impl std::fmt::Debug for Asker {
 
 impl Asker {
     /// `leave` takes each question to the agent, and drops it when the agent has gone.
+    #[must_use]
     pub fn new(leave: impl Fn(Question) + Send + Sync + 'static) -> Self {
         Self(Arc::new(leave))
     }

@@ -66,7 +66,8 @@ async fn exchange<T: DeserializeOwned>(socket: &Path, method: Method, path: &str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::local::{Asker, Question, Untold, serve};
+    use crate::clock::Clock;
+    use crate::local::{Asker, Desk, Question, Timeline, Untold, serve};
 
     /// An agent that answers every question for usage so.
     async fn answered(wish: Wish, untold: fn(Wish) -> Untold) -> anyhow::Error {
@@ -77,7 +78,8 @@ mod tests {
                 drop(reply.send(Err(untold(said))));
             }
         });
-        let _served = serve(&socket, asker).expect("served");
+        let desk = Desk::new(asker, Timeline::new(Clock::default()));
+        let _served = serve(&socket, desk).expect("served");
         usage(&socket, &wish).await.expect_err("no document")
     }
 

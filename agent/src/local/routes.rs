@@ -8,7 +8,10 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 
+use super::Desk;
 use super::ask::{Asker, NotNow, Question};
+use super::events::events;
+use super::metrics::metrics;
 use super::renewed::Renewed;
 use super::status::Status;
 use crate::ledger::Accounts;
@@ -24,18 +27,16 @@ pub(crate) const LEDGER_PATH: &str = "/api/v1/ledger";
 /// The path of the order to ask for more now.
 pub(crate) const RENEW_PATH: &str = "/api/v1/renew";
 
-/// What only looks: documents, each as it is now.
-pub(super) fn looking(asker: Asker) -> Router {
+/// The documents, each as it is now, and what may be asked to be done.
+pub(super) fn api(desk: Desk) -> Router {
     Router::new()
         .route(STATUS_PATH, get(status))
-        .route(LEDGER_PATH, get(account))
         .route(USAGE_PATH, get(usage))
-        .with_state(asker)
-}
-
-/// What changes something: for those alone who may.
-pub(super) fn ordering(asker: Asker) -> Router {
-    Router::new().route(RENEW_PATH, post(renew)).with_state(asker)
+        .route(LEDGER_PATH, get(account))
+        .route(RENEW_PATH, post(renew))
+        .route("/api/v1/events", get(events))
+        .route("/metrics", get(metrics))
+        .with_state(desk)
 }
 
 async fn status(State(asker): State<Asker>) -> Result<Json<Status>, NotNow> {

@@ -7,8 +7,7 @@ use anyhow::{Context, Result, bail};
 use nix::unistd::{Group, chown};
 use tokio::net::UnixListener;
 
-use super::ask::Asker;
-use super::routes;
+use super::{Desk, routes};
 
 /// Whose members may use the socket.
 const GROUP: &str = "weir";
@@ -25,7 +24,7 @@ impl Drop for Served {
 }
 
 /// Serves the API on a unix socket, readable by owner and group.
-pub fn serve(socket: &Path, asker: Asker) -> Result<Served> {
+pub fn serve(socket: &Path, desk: Desk) -> Result<Served> {
     if let Some(directory) = socket.parent() {
         std::fs::create_dir_all(directory).with_context(|| format!("making {} for the socket", directory.display()))?;
     }
@@ -34,7 +33,7 @@ pub fn serve(socket: &Path, asker: Asker) -> Result<Served> {
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o660))
         .with_context(|| format!("setting the mode of {}", socket.display()))?;
     give_to_group(socket);
-    let router = routes::looking(asker.clone()).merge(routes::ordering(asker));
+    let router = routes::api(desk);
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
             tracing::error!("the status socket has ended: {error}");
