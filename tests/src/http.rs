@@ -1,4 +1,4 @@
-//! A JSON client inside a namespace, for the charging server's administration.
+//! A JSON client inside a namespace: for the charging server's administration, and for a browser's driver.
 
 use std::sync::Once;
 use std::time::Duration;
@@ -20,6 +20,7 @@ pub struct Client {
     base: String,
     token: String,
     authority: Option<String>,
+    patience: Duration,
 }
 
 impl Client {
@@ -31,6 +32,7 @@ impl Client {
             base: base.trim_end_matches('/').into(),
             token: token.into(),
             authority: None,
+            patience: ANSWER,
         }
     }
 
@@ -38,6 +40,12 @@ impl Client {
     #[must_use]
     pub fn trusting(self, authority: &str) -> Self {
         Self { authority: Some(authority.into()), ..self }
+    }
+
+    /// The same, for a server that may take so long over one answer.
+    #[must_use]
+    pub fn patient(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// GET: what is at `path`.
@@ -71,7 +79,7 @@ impl Client {
             let authority = authority.collect::<reqwest::Result<Vec<_>>>()?;
             let builder = reqwest::Client::builder()
                 .no_proxy()
-                .timeout(Deadline::after(ANSWER).remaining())
+                .timeout(Deadline::after(self.patience).remaining())
                 .tls_certs_only(authority);
             let mut request = builder.build()?.request(method, &url);
             if !self.token.is_empty() {

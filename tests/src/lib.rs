@@ -4,6 +4,7 @@ pub mod alone;
 pub mod backlog;
 pub mod bench;
 pub mod bpffs;
+pub mod browser;
 pub mod capture;
 pub mod cleanup;
 pub mod clock;

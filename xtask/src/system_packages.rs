@@ -29,11 +29,23 @@ pub(crate) fn is_absent(program: &str) -> bool {
 /// Programs that the tests and the demo call, and the package that brings each.
 pub(crate) fn missing_programs() -> Vec<&'static str> {
     // `cc` compiles the SQLite and the cryptography that the agent carries; `ip` is for people who look at the demo.
-    [("ip", "iproute2"), ("cc", "gcc"), ("cc", "libc6-dev")]
-        .into_iter()
-        .filter(|(program, _)| is_absent(program))
-        .map(|(_, package)| package)
-        .collect()
+    absent(&[("ip", "iproute2"), ("cc", "gcc"), ("cc", "libc6-dev")])
+}
+
+/// Programs that only the scenarios of the page call: a browser and what drives it, and a reader of OpenMetrics.
+pub(crate) fn missing_for_the_page() -> Vec<&'static str> {
+    let mut missing = absent(&[("chromium", "chromium"), ("chromedriver", "chromium-driver")]);
+    if !is_installed(METRICS_READER) && are_possible() {
+        missing.push(METRICS_READER);
+    }
+    missing
+}
+
+/// Brings the reference parser of OpenMetrics.
+const METRICS_READER: &str = "python3-prometheus-client";
+
+fn absent(programs: &[(&str, &'static str)]) -> Vec<&'static str> {
+    programs.iter().filter(|(program, _)| is_absent(program)).map(|(_, package)| *package).collect()
 }
 
 /// Installs those of the packages that are not there yet, as root.

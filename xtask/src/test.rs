@@ -15,7 +15,7 @@ use crate::{
     children::{complain, say, status},
     clean, leftovers, mutants,
     privilege::Root,
-    signals, sim, vm,
+    signals, sim, system_packages, vm,
     workspace::Workspace,
 };
 
@@ -83,6 +83,8 @@ fn tiers_1_and_2(workspace: &Workspace, arguments: &[OsString]) -> anyhow::Resul
         ensure!(env::var_os("CI").is_none(), "CI is set, so a tier that cannot run is a failure");
         return Ok(true);
     }
+    let missing = system_packages::missing_for_the_page();
+    system_packages::install(workspace, &missing, "a browser and a reader of metrics, for the scenarios of the page")?;
     say("\ntest: tiers 1 and 2, as root: packets through the BPF programs, real traffic in namespaces");
     let mut command = workspace.cargo("test");
     command.args(["--package", "e2e", "--no-fail-fast"]);

@@ -26,6 +26,8 @@ pub struct Plot {
     pub ledger: String,
     /// More lines of `[agent]`.
     pub agent: String,
+    /// Lines of `[api]`; empty means that the section is left out.
+    pub api: String,
     /// More lines of `[server]`.
     pub server: String,
     /// More arguments of the server.
@@ -57,6 +59,7 @@ impl Plot {
             links: Vec::new(),
             ledger: "ledger.db".into(),
             agent: String::new(),
+            api: String::new(),
             server: String::new(),
             server_args: Vec::new(),
             transport: Transport::Plain,
@@ -75,6 +78,12 @@ impl Plot {
     #[must_use]
     pub fn agent(self, lines: &str) -> Self {
         Self { agent: lines.into(), ..self }
+    }
+
+    /// The same with these lines under `[api]`.
+    #[must_use]
+    pub fn api(self, lines: &str) -> Self {
+        Self { api: lines.into(), ..self }
     }
 
     /// The same with agents that attach as on a kernel without TCX: by filters of clsact.
@@ -101,6 +110,10 @@ impl Plot {
             pin_root(workdir).display(),
             self.agent,
         );
+        if !self.api.is_empty() {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "\n[api]\n{}\n", self.api);
+        }
         let lines = if self.links.is_empty() { self.default_links() } else { self.links.clone() };
         for lines in lines {
             // Writing to a string cannot fail.

@@ -151,6 +151,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("foreign", USER),
     ("harness", "the tests' own instruments; each scenario in a guest leans on them"),
     ("matrix", "its traffic counts on a pace that an emulated gateway does not keep; `meter` counts on every kernel"),
+    ("page", "it wants a browser; what it shows is made in user space, the same on every kernel"),
     ("power", USER),
     ("rename", SAME),
     ("replay", USER),
