@@ -5,6 +5,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod datapath;
+pub mod doctor;
 pub mod drill;
 pub mod eventloop;
 pub mod ledger;

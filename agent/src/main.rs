@@ -51,6 +51,7 @@ fn obey(command: &Command) -> Result<ExitCode> {
         Command::Detach(asked) => cli::attach::detach(asked),
         Command::Version(asked) => cli::version::run(asked),
         Command::Usage(asked) => cli::usage::run(asked),
+        Command::Doctor(asked) => cli::doctor::run(asked),
         Command::Replay(asked) => cli::replay::run(asked),
         Command::Config(asked) => cli::config::run(asked),
         Command::DatapathLoad(asked) => load_datapath(asked),

@@ -3,6 +3,7 @@
 mod attach;
 mod check;
 mod config;
+mod doctor;
 mod ledger;
 mod renew;
 mod replay;
@@ -22,6 +23,7 @@ use clap::{Parser, Subcommand};
 pub use attach::{Attach, Detach};
 pub use check::Check;
 pub use config::{ConfigCheck, ConfigCommand};
+pub use doctor::Doctor;
 pub use ledger::Ledger;
 pub use renew::Renew;
 pub use replay::Replay;
@@ -68,6 +70,8 @@ pub enum Command {
     Detach(Detach),
     /// Show what was used by five minutes, hours, days, months or billing periods, and what to expect
     Usage(Usage),
+    /// Look for what is wrong with metering on this machine, and say what to type; ends with 0 (all well), 1 (warnings) or 2 (problems)
+    Doctor(Doctor),
     /// Play what `weir run --record` has recorded through this version's core, and say where the two part
     Replay(Replay),
     /// Look at the configuration file without running

@@ -37,6 +37,8 @@ fn the_other_commands_are_known() {
     assert_eq!(given("weir detach --config w.toml --force"), Ok(Command::Detach(detach)));
     assert_eq!(given("weir attach"), Ok(Command::Attach(Attach { config: DEFAULT_CONFIG.into() })));
     assert_eq!(given("weir version --json"), Ok(Command::Version(Version { json: true })));
+    let doctor = Doctor { config: "w.toml".into(), offline: true, json: true, color: ColorChoice::Auto };
+    assert_eq!(given("weir doctor --offline --json --config w.toml"), Ok(Command::Doctor(doctor)));
     let replay = Replay { json: true, file: "r.jsonl".into() };
     assert_eq!(given("weir replay --json r.jsonl"), Ok(Command::Replay(replay)));
     let check = ConfigCheck { config: "w.toml".into() };
@@ -67,6 +69,7 @@ fn help_and_version_end_well_and_bad_usage_with_64() {
         "weir status --socket a --config b",
         "weir status --units pints",
         "weir status --color loud",
+        "weir doctor wan0",
         "weir config",
     ] {
         assert_eq!(given(line), Err(64), "{line}");

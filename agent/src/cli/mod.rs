@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod check;
 pub mod config;
+pub mod doctor;
 pub mod ledger;
 pub mod renew;
 pub mod replay;

@@ -38,6 +38,12 @@ impl PinRootClaim {
     }
 }
 
+/// The process of the agent that has its pins there; `None` when there is none, or it cannot be told.
+#[must_use]
+pub fn claimant(pin_root: &Path) -> Option<u32> {
+    holder(&File::open(pin_root).ok()?)
+}
+
 /// Whoever holds the lock on an open file, by the kernel's list of locks.
 fn holder(file: &File) -> Option<u32> {
     let meta = file.metadata().ok()?;
@@ -107,7 +113,9 @@ mod tests {
     #[test]
     fn a_directory_is_claimed_once_and_free_again_when_the_claim_is_dropped() {
         let directory = tempfile::tempdir().unwrap();
+        assert_eq!(claimant(directory.path()), None);
         let first = PinRootClaim::take(directory.path()).unwrap();
+        assert_eq!(claimant(directory.path()), Some(std::process::id()));
         let error = PinRootClaim::take(directory.path()).unwrap_err().to_string();
         let us = format!("another agent (process {})", std::process::id());
         assert!(error.starts_with(&us) && error.contains("datapath.pin_root"), "{error}");

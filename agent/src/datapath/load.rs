@@ -359,8 +359,8 @@ fn missing_capabilities(effective: u64) -> Vec<&'static str> {
     needed.iter().filter(|capability| !has(**capability)).map(|(_, name)| *name).collect()
 }
 
-/// Makes the directory of the pins, on a BPF file system only: elsewhere a pin cannot be made.
-pub fn make_pin_root(pin_root: &Path) -> Result<()> {
+/// Fails, saying what to type, when pins could not be made there.
+pub fn require_bpffs(pin_root: &Path) -> Result<()> {
     let existing = pin_root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let directory = fs::File::open(existing).with_context(|| format!("opening {}", existing.display()))?;
     let kind = fstatfs(directory.as_fd()).with_context(|| format!("asking about {}", existing.display()))?;
@@ -373,6 +373,12 @@ pub fn make_pin_root(pin_root: &Path) -> Result<()> {
             place.display()
         );
     }
+    Ok(())
+}
+
+/// Makes the directory of the pins, on a BPF file system only: elsewhere a pin cannot be made.
+pub fn make_pin_root(pin_root: &Path) -> Result<()> {
+    require_bpffs(pin_root)?;
     match fs::create_dir_all(pin_root) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             Err(error).with_context(|| format!("making the directory {}", pin_root.display()))

@@ -29,16 +29,18 @@ use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 pub use self::{
     allow::AllowList,
     attach::{detach_and_unpin, sits_on},
-    claim::{LinkClaim, PinRootClaim},
-    load::{LoadSpec, Loaded, Origin, load_and_pin, make_pin_root, spawn_loader},
+    claim::{LinkClaim, PinRootClaim, claimant},
+    load::{LoadSpec, Loaded, Origin, load_and_pin, make_pin_root, require_bpffs, spawn_loader},
     maps::{Hints, KernelLog, Refusals},
     pins::Pins,
     preemption::Counting,
+    probe::{compiles_programs, require_fetching_atomics},
     retire::{
         Retired, clear_pin_root, has_older_layout, pinned_links, refuse_newer_layout, retire_meter,
         retire_without_link, retired,
     },
     survey::{Meter, counters_of, meters_on},
+    sys::has_tcx,
     throttle::throttle_tolerance,
 };
 use self::{

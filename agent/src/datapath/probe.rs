@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::sys::{bpf, own};
+use super::sys::{bpf, own, program_state};
 use crate::drill;
 
 const BPF_PROG_LOAD: libc::c_long = 5;
@@ -50,7 +50,7 @@ struct RunAttr {
 }
 
 /// Fails, saying which kernel is needed, where BPF programs cannot add to a word and learn in the same moment what it held.
-pub(super) fn require_fetching_atomics() -> Result<()> {
+pub fn require_fetching_atomics() -> Result<()> {
     let kernel = || {
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         format!("Linux {} on {}", release.trim(), std::env::consts::ARCH)
@@ -107,7 +107,12 @@ fn probe(fetch_add: i32) -> [u64; 10] {
     ]
 }
 
-fn run(instructions: &[u64]) -> io::Result<u32> {
+/// Tells whether this kernel runs BPF programs as machine code, by one that is loaded and thrown away.
+pub fn compiles_programs() -> io::Result<bool> {
+    Ok(program_state(&load(&probe(FETCH_ADD))?)?.is_compiled)
+}
+
+fn load(instructions: &[u64]) -> io::Result<OwnedFd> {
     let exit: u64 = 0x95;
     let instructions: Vec<u64> = instructions.iter().copied().chain([exit]).collect();
     let mut load = LoadAttr {
@@ -118,7 +123,11 @@ fn run(instructions: &[u64]) -> io::Result<u32> {
         ..LoadAttr::default()
     };
     // SAFETY: instructions and licence live over the call, and their number is told.
-    let program: OwnedFd = own(unsafe { bpf(BPF_PROG_LOAD, &mut load) }?)?;
+    own(unsafe { bpf(BPF_PROG_LOAD, &mut load) }?)
+}
+
+fn run(instructions: &[u64]) -> io::Result<u32> {
+    let program = load(instructions)?;
     // An Ethernet header of zeros and something behind it, which the program does not look at.
     let packet = [0_u8; 64];
     let mut run = RunAttr {

@@ -42,6 +42,15 @@ pub struct Meter {
     pub has_passed: bool,
 }
 
+impl Meter {
+    /// How many of its programs sit at the hook for what is sent, and at the one for what is received; one each when all is well.
+    #[must_use]
+    pub fn programs(&self) -> (usize, usize) {
+        let at = |wanted| self.seats.iter().filter(|(direction, _)| *direction == wanted).count();
+        (at(Direction::Uplink), at(Direction::Downlink))
+    }
+}
+
 /// The meters at the hooks of an interface.
 pub fn meters_on(interface: &str) -> Result<Vec<Meter>> {
     let ifindex = if_nametoindex(interface).with_context(|| format!("there is no interface {interface}"))?;

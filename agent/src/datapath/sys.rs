@@ -46,6 +46,8 @@ pub(super) struct ProgramState {
     pub(super) name: String,
     /// The numbers of its maps.
     pub(super) map_ids: Vec<u32>,
+    /// Whether it runs as machine code; false as well where we may not know.
+    pub(super) is_compiled: bool,
 }
 
 /// A program at a TCX hook.
@@ -182,6 +184,7 @@ pub(super) fn program_state(program: &OwnedFd) -> io::Result<ProgramState> {
         id: info.id,
         name: String::from_utf8_lossy(&name).into_owned(),
         map_ids: map_ids[..count].to_vec(),
+        is_compiled: info.jited_length > 0,
     })
 }
 
@@ -209,6 +212,18 @@ pub(super) fn programs_at_tcx(ifindex: u32, direction: Direction) -> io::Result<
     let count = usize::try_from(attr.count).map_err(io::Error::other)?.min(program_ids.len());
     let both = program_ids.into_iter().zip(link_ids).take(count);
     Ok(both.map(|(program_id, link_id)| AtHook { program_id, link_id }).collect())
+}
+
+/// Tells whether the kernel has TCX, by whether it has an answer to who is at such a hook of the loopback.
+pub fn has_tcx() -> io::Result<bool> {
+    const LOOPBACK: u32 = 1;
+    let mut attr = QueryAttr { ifindex: LOOPBACK, attach_type: BPF_TCX_EGRESS, ..QueryAttr::default() };
+    // SAFETY: the attribute lives over the call and holds no address.
+    match unsafe { bpf(BPF_PROG_QUERY, &mut attr) } {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Takes a link off its interface. The kernel waits until no packet is in its program any more.

@@ -1,5 +1,8 @@
 //! Links by netlink: which exist, which are up, what they stand on, where their routes lead. Told by notification, never polled.
 
+mod features;
+mod flowtables;
+mod glance;
 mod routes;
 mod stack;
 mod watcher;
@@ -7,6 +10,9 @@ mod watcher;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use features::offloads_flows;
+pub use flowtables::{Flowtable, flowtables};
+pub use glance::Glance;
 pub use routes::RouteOut;
 pub use stack::Refusal;
 pub use watcher::watch;

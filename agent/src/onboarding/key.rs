@@ -31,13 +31,18 @@ impl fmt::Debug for DeviceKey {
 impl DeviceKey {
     /// The key in the file; made, with the file, when there is none.
     pub fn load_or_create(path: &Path) -> Result<Self> {
+        if let Some(key) = Self::load_if_there(path)? {
+            return Ok(key);
+        }
+        create(path).with_context(|| format!("making the device key {}", path.display()))?;
+        Self::load_if_there(path)?.with_context(|| format!("the device key {} went away", path.display()))
+    }
+
+    /// The key in the file; `None` when there is none yet. Nothing is made.
+    pub fn load_if_there(path: &Path) -> Result<Option<Self>> {
         match File::open(path) {
-            Ok(file) => Self::load(file, path),
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                create(path).with_context(|| format!("making the device key {}", path.display()))?;
-                let file = File::open(path).with_context(|| format!("opening the device key {}", path.display()))?;
-                Self::load(file, path)
-            }
+            Ok(file) => Self::load(file, path).map(Some),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("opening the device key {}", path.display())),
         }
     }
@@ -136,6 +141,7 @@ mod tests {
     fn a_key_is_made_once_and_found_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state/device.pem");
+        assert!(DeviceKey::load_if_there(&path).unwrap().is_none() && !dir.path().join("state").exists());
         let made = DeviceKey::load_or_create(&path).unwrap();
         assert_eq!(mode(&path), 0o600);
         assert_eq!(mode(path.parent().unwrap()), 0o700);

@@ -14,7 +14,7 @@ use reqwest::{Client, RequestBuilder, Response, Url};
 use rustls::RootCertStore;
 
 use super::names::KnownAddresses;
-use super::tls;
+use super::tls::{self, Expiry};
 use crate::clock::Clock;
 use crate::config::Server;
 use crate::quota::Repetition;
@@ -130,6 +130,7 @@ pub struct Http {
     /// The only ones to trust; `None` = those of the platform.
     authorities: Option<Arc<RootCertStore>>,
     clock: Clock,
+    expiry: Option<Expiry>,
     clients: Arc<Mutex<HashMap<Route, Client>>>,
     addresses: KnownAddresses,
 }
@@ -145,9 +146,17 @@ impl Http {
             settings: Arc::new(settings),
             authorities,
             clock,
+            expiry: None,
             clients: Arc::default(),
             addresses: KnownAddresses::default(),
         })
+    }
+
+    /// The same, with a note of until when the server's certificate holds.
+    #[must_use]
+    pub fn noting_expiry(self) -> (Self, Expiry) {
+        let expiry = Expiry::default();
+        (Self { expiry: Some(expiry.clone()), ..self }, expiry)
     }
 
     /// What the server's name stands for, as far as it is known.
@@ -207,7 +216,11 @@ impl Http {
         // Without TLS no authority is needed, and a machine that has none can still talk to its own loopback.
         builder = match self.settings.url.scheme() {
             "http" => builder.tls_certs_only([]),
-            _ => builder.tls_backend_preconfigured(tls::config(self.authorities.as_ref(), &self.clock)?),
+            _ => builder.tls_backend_preconfigured(tls::config(
+                self.authorities.as_ref(),
+                &self.clock,
+                self.expiry.as_ref(),
+            )?),
         };
         if let Route::Device(name) = route {
             builder = builder.interface(name);

@@ -19,6 +19,7 @@ pub(crate) use decode::{Problem, clipped, failure_handling, final_unit_action};
 pub(crate) use http::Failure;
 pub use http::{Connections, Http, HttpSettings, Reply, Route, use_ring};
 pub use names::KnownAddresses;
+pub use tls::Expiry;
 pub use wire::{Identity, Interval, SealInput, as_retransmission, encode};
 
 /// Where charging is found at the server.

@@ -1,9 +1,10 @@
 //! TLS on a machine whose clock may not be set yet: certificates are held against the best time there is.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
+use jiff::Timestamp;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
@@ -25,8 +26,36 @@ pub(super) fn authorities(path: &Path) -> Result<RootCertStore> {
     Ok(authorities)
 }
 
-/// TLS that trusts these authorities, or those of the platform, by the time that `clock` tells.
-pub(super) fn config(authorities: Option<&Arc<RootCertStore>>, clock: &Clock) -> Result<ClientConfig> {
+/// No certificate is issued for so many seconds (200 years).
+const FOR_EVER: u64 = 200 * 365 * 86_400;
+
+/// Until when the server's certificate holds that was last shown and found right.
+#[derive(Clone, Debug, Default)]
+pub struct Expiry(Arc<Mutex<Option<Timestamp>>>);
+
+impl Expiry {
+    /// `None` before the first connection, and for a certificate that holds for more than 200 years.
+    #[must_use]
+    pub fn known(&self) -> Option<Timestamp> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what the rules say of a time at which every certificate has run out.
+    fn note(&self, verdict: &Result<ServerCertVerified, Error>) {
+        if let Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) = verdict {
+            let until = i64::try_from(not_after.as_secs()).ok().and_then(|second| Timestamp::from_second(second).ok());
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = until;
+        }
+    }
+}
+
+/// TLS that trusts these authorities, or those of the platform, by the time that `clock` tells. `expiry`, where there is one, is told
+/// of the certificates.
+pub(super) fn config(
+    authorities: Option<&Arc<RootCertStore>>,
+    clock: &Clock,
+    expiry: Option<&Expiry>,
+) -> Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let by_rules: Arc<dyn ServerCertVerifier> = match authorities {
         Some(roots) => WebPkiServerVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(&provider))
@@ -41,7 +70,11 @@ pub(super) fn config(authorities: Option<&Arc<RootCertStore>>, clock: &Clock) ->
         .with_safe_default_protocol_versions()
         .context("choosing the versions of TLS")?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Verifier { by_rules, clock: clock.clone() }))
+        .with_custom_certificate_verifier(Arc::new(Verifier {
+            by_rules,
+            clock: clock.clone(),
+            expiry: expiry.cloned(),
+        }))
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
@@ -56,6 +89,7 @@ pub(super) fn config(authorities: Option<&Arc<RootCertStore>>, clock: &Clock) ->
 struct Verifier {
     by_rules: Arc<dyn ServerCertVerifier>,
     clock: Clock,
+    expiry: Option<Expiry>,
 }
 
 impl ServerCertVerifier for Verifier {
@@ -69,9 +103,12 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<ServerCertVerified, Error> {
         let label = self.clock.now().map_err(|error| Error::General(format!("{error:#}")))?.label;
         let mut time = u64::try_from(label.wall.as_second()).unwrap_or(0);
-        loop {
+        let verdict_at = |time: u64| {
             let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(time));
-            match self.by_rules.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+            self.by_rules.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        };
+        loop {
+            match verdict_at(time) {
                 // Later each time round, and there are only so many certificates.
                 Err(Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. }))
                     if !label.synced && not_before.as_secs() > time =>
@@ -89,7 +126,12 @@ impl ServerCertVerifier for Verifier {
                         if label.synced { "" } else { " and is not synchronised" },
                     )));
                 }
-                verdict => return verdict,
+                verdict => {
+                    if let (Ok(_), Some(expiry)) = (&verdict, &self.expiry) {
+                        expiry.note(&verdict_at(time.saturating_add(FOR_EVER)));
+                    }
+                    return verdict;
+                }
             }
         }
     }
