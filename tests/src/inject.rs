@@ -73,6 +73,12 @@ impl Injector {
         Ok(Self { socket, index })
     }
 
+    /// The same, but its frames go straight to the driver: no queueing discipline, no hook.
+    pub fn past_the_hooks(self) -> Result<Self> {
+        set_option(&self.socket, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, &1_i32)?;
+        Ok(self)
+    }
+
     /// Sends a frame that is for the kernel of this `EtherType`, cut if it is to be.
     pub fn send(&self, ethertype: u16, frame: &[u8], cut: Option<Cut>) -> Result<()> {
         let header = cut.map_or([0; HEADER], Cut::header);

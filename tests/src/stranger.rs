@@ -21,6 +21,7 @@ const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_LINK_CREATE: libc::c_long = 28;
+const PROG_TYPE_XDP: u64 = 6;
 const BPF_TCX_INGRESS: u32 = 46;
 const BPF_F_BEFORE: u32 = 1 << 3;
 
@@ -90,6 +91,18 @@ impl Stranger {
         bpf(BPF_MAP_LOOKUP_ELEM, &mut [map, &raw const key as u64, &raw mut value as u64]);
         value
     }
+}
+
+/// Loads an XDP program that lets every packet pass, and pins it, for `ip link set … xdpgeneric pinned PATH`.
+pub fn pin_xdp(path: &Path) {
+    // r0 = XDP_PASS; exit.
+    let program = [0xb7 | 2_u64 << 32, 0x95];
+    let license = c"GPL";
+    let count = u64::try_from(program.len()).unwrap();
+    let mut load = [PROG_TYPE_XDP | count << 32, program.as_ptr() as u64, license.as_ptr() as u64, 0, 0, 0];
+    let program = own(bpf(BPF_PROG_LOAD, &mut load));
+    let name = CString::new(path.as_os_str().as_bytes()).unwrap();
+    bpf(BPF_OBJ_PIN, &mut [name.as_ptr() as u64, u64::from(program.as_raw_fd().cast_unsigned())]);
 }
 
 fn bpf<T: Copy, const N: usize>(command: libc::c_long, attributes: &mut [T; N]) -> libc::c_long {

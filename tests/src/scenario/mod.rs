@@ -223,6 +223,16 @@ impl World {
         Ok(())
     }
 
+    /// Starts the server again with another certificate, of an authority of its own and good for so long; answers with that authority.
+    pub fn present_certificate(&mut self, good_for: Duration) -> Result<String> {
+        let address = self.kill_server()?;
+        let made = Certificates::good_for(&address.ip().to_string(), good_for)?;
+        self.workdir.write("server.pem", &made.certificate)?;
+        self.workdir.write("server.key", &made.key)?;
+        self.restart_server(address)?;
+        Ok(made.authority)
+    }
+
     /// What the kernel has counted on a link, whether or not an agent runs.
     pub fn kernel(&self, link: usize) -> Result<Counters> {
         self.datapath(&self.topology.uplinks[link].near)?.read()

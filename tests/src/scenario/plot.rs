@@ -2,8 +2,10 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use nix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
 use crate::alone::WITHOUT_TCX;
@@ -165,7 +167,20 @@ pub(super) struct Certificates {
 }
 
 impl Certificates {
+    /// Good for ever.
     pub(super) fn make(address: &str) -> Result<Self> {
+        Self::signed(&rcgen::CertificateParams::new(vec![address.to_owned()])?)
+    }
+
+    /// Good for so long from now.
+    pub(super) fn good_for(address: &str, length: Duration) -> Result<Self> {
+        let mut params = rcgen::CertificateParams::new(vec![address.to_owned()])?;
+        let now: Duration = clock_gettime(ClockId::CLOCK_REALTIME).context("reading CLOCK_REALTIME")?.into();
+        params.not_after = rcgen::date_time_ymd(1970, 1, 1) + now + length;
+        Self::signed(&params)
+    }
+
+    fn signed(certificate: &rcgen::CertificateParams) -> Result<Self> {
         let mut params = rcgen::CertificateParams::new(Vec::new())?;
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         params.distinguished_name.push(rcgen::DnType::CommonName, "authority of one scenario");
@@ -173,7 +188,7 @@ impl Certificates {
         let authority = params.self_signed(&authority_key)?.pem();
         let issuer = rcgen::Issuer::new(params, authority_key);
         let key = rcgen::KeyPair::generate()?;
-        let certificate = rcgen::CertificateParams::new(vec![address.to_owned()])?.signed_by(&key, &issuer)?;
+        let certificate = certificate.signed_by(&key, &issuer)?;
         Ok(Self { authority, certificate: certificate.pem(), key: key.serialize_pem() })
     }
 }

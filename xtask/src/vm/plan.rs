@@ -146,6 +146,10 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("cli", USER),
     ("commands", USER),
     ("crash", "a death at every point takes minutes in an emulator; `storm` kills the agent on other kernels too"),
+    (
+        "doctor",
+        "it asks of a kernel what the meter asks of it; each of its faults is planted in seconds, not in an emulator's",
+    ),
     ("drain", USER),
     ("faults", USER),
     ("foreign", USER),
