@@ -134,7 +134,7 @@ pub fn rule(text: &str) -> Result<FilterRule, FilterError> {
     };
     let protocol = match words.next() {
         Some("ip") => None,
-        Some(number) => Some(number.parse().map_err(|_| wrong("the protocol is neither ip nor a number 0 .. 255"))?),
+        Some(word) => Some(number(word).ok_or_else(|| wrong("the protocol is neither ip nor a number 0 .. 255"))?),
         None => return Err(wrong("no protocol: ip or a number 0 .. 255")),
     };
     let mut end = |keyword: &str, assigned: bool| -> Result<FilterEnd, FilterError> {

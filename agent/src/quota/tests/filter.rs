@@ -63,6 +63,7 @@ fn what_cannot_be_followed_is_an_error_that_says_why() {
         ("permit in", "no protocol"),
         ("permit in tcp from any to any", "neither ip nor a number"),
         ("permit in 256 from any to any", "neither ip nor a number"),
+        ("permit in +6 from any to any", "neither ip nor a number"),
         ("permit in ip any to any", "no from"),
         ("permit in ip from", "no address after from"),
         ("permit in ip from any", "no to"),
