@@ -18,6 +18,9 @@ use nix::{
     unistd::geteuid,
 };
 
+/// `CAP_NET_ADMIN` in a set of capabilities.
+const CAP_NET_ADMIN: u64 = 1 << 12;
+
 /// The directory of the pins, as this agent's alone.
 #[derive(Debug)]
 pub struct PinRootClaim(#[expect(dead_code, reason = "held for its lock")] Flock<File>);
@@ -75,8 +78,8 @@ impl LinkClaim {
             }
             Err(Errno::EADDRINUSE) => {
                 let owner = owner(&address);
-                // Anybody may take a name; only root can meter. A link must not go unmetered because of a stranger.
-                if let Some(stranger) = owner.filter(|owner| owner.uid() != 0 && owner.uid() != geteuid().as_raw()) {
+                // Anybody may take a name; only who may attach programs can meter. A link must not go unmetered because of a stranger.
+                if let Some(stranger) = owner.filter(|owner| !may_meter(owner)) {
                     tracing::warn!(
                         link,
                         "process {} of user {}, which is no agent, keeps this link from being claimed; it is metered all the same",
@@ -97,6 +100,19 @@ impl LinkClaim {
 
 fn stream() -> nix::Result<OwnedFd> {
     socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)
+}
+
+/// Whether a process may be an agent: it is of root or of our own user, or it may configure networks as agents with a user of their
+/// own do.
+fn may_meter(owner: &UnixCredentials) -> bool {
+    let status = fs::read_to_string(format!("/proc/{}/status", owner.pid())).unwrap_or_default();
+    owner.uid() == 0 || owner.uid() == geteuid().as_raw() || has_net_admin(&status)
+}
+
+/// Reads it from `/proc/PID/status`.
+fn has_net_admin(status: &str) -> bool {
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    effective.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & CAP_NET_ADMIN != 0)
 }
 
 /// Who listens at an address.
@@ -121,6 +137,13 @@ mod tests {
         assert!(error.starts_with(&us) && error.contains("datapath.pin_root"), "{error}");
         drop(first);
         PinRootClaim::take(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn an_agent_with_a_user_of_its_own_is_told_from_a_stranger_by_its_capabilities() {
+        assert!(has_net_admin("Name:\tweir\nCapEff:\t000000c000001000\n"));
+        assert!(!has_net_admin("Name:\tnc\nCapEff:\t0000000000000400\nCapBnd:\t000001ffffffffff\n"));
+        assert!(!has_net_admin(""));
     }
 
     #[test]
