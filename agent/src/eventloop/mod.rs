@@ -16,6 +16,7 @@ mod sims;
 mod station;
 mod status;
 mod storage;
+mod supervisor;
 mod takeover;
 mod tidings;
 mod unmetered;
@@ -28,7 +29,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use crate::clock::{Clock, boot_id, boot_now, until};
@@ -52,6 +52,7 @@ pub(crate) use station::reading;
 use station::{Attachment, Sim, Station};
 use status::Books;
 use storage::Ended;
+use supervisor::Supervisor;
 use unmetered::UnmeteredBook;
 use usage::History;
 
@@ -159,26 +160,34 @@ pub struct Agent {
     looked_at: BootInstant,
 }
 
-/// Runs the agent until it is told to stop (SIGTERM, SIGINT). What the cores are told and answer is recorded into `record`.
-/// What people should know goes to the timeline.
+/// Runs the agent until it is told to stop: by SIGTERM and SIGINT as `on_stop` says, by SIGUSR1 with everything left as it is (an
+/// upgrade). What the cores are told and answer is recorded into `record`;
+/// what people should know goes to the timeline.
 pub async fn run(config: Config, on_stop: OnStop, record: Option<&Path>, timeline: Timeline) -> Result<()> {
-    let mut stop = Stop::new()?;
+    let mut supervisor = Supervisor::new(on_stop)?;
     let (inbox, mut mail) = mpsc::unbounded_channel();
     let _socket = status::serve(&config, inbox.clone(), &timeline)?;
     let recorder = recorder(record)?;
-    let begun = Agent::begin((&config, &recorder, &timeline), (inbox, &mut mail), &mut stop).await?;
+    let begun = Agent::begin((&config, &recorder, &timeline), (inbox, &mut mail), &mut supervisor).await?;
     let Some(mut agent) = begun else { return Ok(()) };
     agent.mail = mail;
-    if agent.work(&mut stop).await? == Ended::Suspended {
-        tracing::warn!("stopping while the ledger cannot be written: sessions and gates are left to the next start");
-        return Ok(());
-    }
-    match on_stop {
-        OnStop::Keep => {
+    match agent.work(&mut supervisor).await? {
+        Ended::Suspended => {
+            tracing::warn!(
+                "stopping while the ledger cannot be written: sessions and gates are left to the next start"
+            );
+            supervisor.hear_of_stop("stopping; sessions and gates are left to the next start", Duration::ZERO);
+            Ok(())
+        }
+        Ended::Told(OnStop::Keep) => {
             tracing::info!("stopping; meters, gates and sessions stay for the next start");
+            supervisor.hear_of_stop("stopping; meters, gates and sessions stay for the next start", Duration::ZERO);
             agent.keep()
         }
-        OnStop::Settle => agent.settle(&mut stop).await,
+        Ended::Told(OnStop::Settle) => {
+            supervisor.hear_of_stop("stopping: gates shut, settling", agent.config.agent.shutdown_wait);
+            agent.settle(&mut supervisor).await
+        }
     }
 }
 
@@ -256,23 +265,24 @@ impl Agent {
         Ok(agent)
     }
 
-    /// Does what is due, then waits for one thing to happen and deals with it. False when it was told to stop.
-    async fn turn(&mut self, stop: &mut Stop) -> Result<bool> {
+    /// Does what is due, then waits for one thing to happen and deals with it. Answers how to stop when it was told to.
+    async fn turn(&mut self, supervisor: &mut Supervisor) -> Result<Option<OnStop>> {
         self.look_after_ledger(boot_now()?)?;
         self.note_progress(boot_now()?);
-        let pause = self.tick_all()?;
+        let pause = self.tick_all()?.min(supervisor.patience());
+        self.report_to(supervisor)?;
         if let Some(message) = self.deferred.pop_front() {
             self.take(Some(message))?;
-            return Ok(true);
+            return Ok(None);
         }
         tokio::select! {
             biased;
-            () = stop.wait() => return Ok(false),
+            on_stop = supervisor.wait() => return Ok(Some(on_stop)),
             changed = self.links.changed() => self.links_changed(changed)?,
             message = self.mail.recv() => self.take(message)?,
             () = tokio::time::sleep(pause) => {}
         }
-        Ok(true)
+        Ok(None)
     }
 
     fn links_changed(&mut self, changed: Result<(), watch::error::RecvError>) -> Result<()> {
@@ -282,7 +292,7 @@ impl Agent {
     }
 
     /// Shuts the gates, settles, and waits for the last acknowledgements as long as the configuration says.
-    async fn settle(&mut self, stop: &mut Stop) -> Result<()> {
+    async fn settle(&mut self, supervisor: &mut Supervisor) -> Result<()> {
         let give_up = boot_now()?.plus(self.config.agent.shutdown_wait);
         // Ctrl-C reaches a whole process group, and whoever started us may pass it on: that is one wish, not two.
         let insists = boot_now()?.plus(ONE_WISH);
@@ -298,10 +308,11 @@ impl Agent {
                 tracing::warn!("not everything was acknowledged in time; the rest is in the ledger for the next start");
                 break;
             }
-            let pause = self.tick_all()?.min(until(give_up, now));
+            let pause = self.tick_all()?.min(until(give_up, now)).min(supervisor.patience());
+            supervisor.beat(now);
             tokio::select! {
                 biased;
-                () = stop.wait() => {
+                _ = supervisor.wait() => {
                     if boot_now()? >= insists {
                         tracing::warn!("told to stop again: the rest is in the ledger for the next start");
                         break;
@@ -421,26 +432,4 @@ fn recorder(record: Option<&Path>) -> Result<Recorder> {
         tracing::error!("nothing is recorded: {error:#}");
         Recorder::idle()
     }))
-}
-
-/// The signals that tell the agent to stop.
-struct Stop {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Stop {
-    fn new() -> Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate()).context("listening for SIGTERM")?,
-            interrupt: signal(SignalKind::interrupt()).context("listening for SIGINT")?,
-        })
-    }
-
-    async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }

@@ -146,6 +146,28 @@ impl Agent {
     }
 }
 
+impl Agent {
+    /// How things stand, in a line: what `systemctl status` shows.
+    pub(super) fn in_words(&self, now: BootInstant) -> String {
+        let mut links = Vec::new();
+        for station in &self.stations {
+            let Some(name) = &station.name else { continue };
+            let state = match station.attachment {
+                Attachment::None => "no such link yet",
+                Attachment::Pending(_) => "being attached",
+                Attachment::Failed(_) | Attachment::Refused => "NOT METERED",
+                Attachment::On(_) => state_word(station.quota.overview(now).state),
+            };
+            links.push(format!("{name}: {state}"));
+        }
+        if links.is_empty() {
+            links.push("no link of the configuration is there yet".to_owned());
+        }
+        let trouble = self.trouble.iter().cloned();
+        trouble.chain(links).collect::<Vec<_>>().join("; ")
+    }
+}
+
 fn link_status(name: &str, station: &Station, overview: &Overview, grants: u32) -> LinkStatus {
     let metered = matches!(station.attachment, Attachment::On(_));
     LinkStatus {

@@ -8,7 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tokio::sync::mpsc;
 
-use super::{Agent, Message, Stop};
+use super::supervisor::{Start, Supervisor};
+use super::{Agent, Message, OnStop};
 use crate::clock::{Moment, boot_id, boot_now};
 use crate::config::Config;
 use crate::ledger::{Ledger, Trouble, is_persistent};
@@ -26,8 +27,8 @@ const LOOK_AFTER: Duration = Duration::from_secs(10);
 /// How the loop came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// It was told to stop.
-    Told,
+    /// It was told to stop, in this way.
+    Told(OnStop),
     /// It was told to stop while the ledger could not be written.
     Suspended,
 }
@@ -46,7 +47,7 @@ impl Agent {
     pub(super) async fn begin(
         (config, recorder, timeline): (&Config, &Recorder, &Timeline),
         (inbox, mail): (mpsc::UnboundedSender<Message>, &mut mpsc::UnboundedReceiver<Message>),
-        stop: &mut Stop,
+        supervisor: &mut Supervisor,
     ) -> Result<Option<Self>> {
         let mut told = None;
         let mut replaced = false;
@@ -67,12 +68,15 @@ impl Agent {
                 tracing::error!("{words}; gates stay as they are: {error:#}");
                 told = Some(trouble);
             }
+            supervisor.beat(boot_now()?);
+            // Somebody has to see why; what waits for the start to be over need not wait for a disk.
+            supervisor.hear(boot_now()?, Start::Over, &words);
             let pause = tokio::time::sleep(RETRY);
             tokio::pin!(pause);
             loop {
                 tokio::select! {
                     biased;
-                    () = stop.wait() => return Ok(None),
+                    _ = supervisor.wait() => return Ok(None),
                     message = mail.recv() => if let Some(Message::Asked(question)) = message {
                         answer_without_ledger(question, config, &words)?;
                     },
@@ -83,18 +87,18 @@ impl Agent {
     }
 
     /// Works until told to stop, through all troubles of the storage.
-    pub(super) async fn work(&mut self, stop: &mut Stop) -> Result<Ended> {
-        let mut goes_on = self.reconcile().map(|()| true);
+    pub(super) async fn work(&mut self, supervisor: &mut Supervisor) -> Result<Ended> {
+        let mut told = self.reconcile().map(|()| None);
         loop {
-            match goes_on {
-                Ok(true) => {}
-                Ok(false) => return Ok(Ended::Told),
-                Err(error) => match self.outlast(error, stop).await? {
+            match told {
+                Ok(None) => {}
+                Ok(Some(on_stop)) => return Ok(Ended::Told(on_stop)),
+                Err(error) => match self.outlast(error, supervisor).await? {
                     Waited::Over => {}
                     Waited::Stopped => return Ok(Ended::Suspended),
                 },
             }
-            goes_on = self.turn(stop).await;
+            told = self.turn(supervisor).await;
         }
     }
 
@@ -129,7 +133,7 @@ impl Agent {
     }
 
     /// Waits until the ledger can be written again, then begins anew from what is recorded. Any other error is given back.
-    async fn outlast(&mut self, error: anyhow::Error, stop: &mut Stop) -> Result<Waited> {
+    async fn outlast(&mut self, error: anyhow::Error, supervisor: &mut Supervisor) -> Result<Waited> {
         let since = boot_now()?;
         let mut error = error;
         let mut replaced = false;
@@ -150,7 +154,7 @@ impl Agent {
             }
             if trouble == Trouble::Damaged {
                 ensure!(!std::mem::replace(&mut replaced, true), error);
-            } else if self.idle(stop).await? == Waited::Stopped {
+            } else if self.idle(supervisor).await? == Waited::Stopped {
                 return Ok(Waited::Stopped);
             }
             match self.begin_anew(&error) {
@@ -166,13 +170,14 @@ impl Agent {
 
     /// Lets a moment pass. New links are metered behind a shut gate meanwhile; what comes in is kept for later, and answers are
     /// lost: the server gives them again.
-    async fn idle(&mut self, stop: &mut Stop) -> Result<Waited> {
+    async fn idle(&mut self, supervisor: &mut Supervisor) -> Result<Waited> {
+        self.report_to(supervisor)?;
         let pause = tokio::time::sleep(RETRY);
         tokio::pin!(pause);
         loop {
             tokio::select! {
                 biased;
-                () = stop.wait() => return Ok(Waited::Stopped),
+                _ = supervisor.wait() => return Ok(Waited::Stopped),
                 changed = self.links.changed() => {
                     changed.context("the netlink watcher has ended")?;
                     if let Err(error) = self.meter_new_links() {

@@ -163,6 +163,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("stacked", SAME),
     ("starting", USER),
     ("storage", USER),
+    ("supervisor", USER),
     ("switch", SAME),
     ("throttle", "a rate wants a machine that keeps up with it; what a kernel can do differently is in `packets`"),
     ("time", USER),
