@@ -159,6 +159,7 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ("power", USER),
     ("rename", SAME),
     ("replay", USER),
+    ("secrets", USER),
     ("servers", USER),
     ("stacked", SAME),
     ("starting", USER),
