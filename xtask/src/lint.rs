@@ -7,17 +7,18 @@ use anyhow::{Context as _, bail};
 use crate::{
     build,
     children::{complain, run, say},
-    rules, setup, signals,
+    fuzz, rules, setup, signals,
     workspace::{Workspace, on_path},
 };
 
 type Check = (&'static str, fn(&Workspace) -> anyhow::Result<()>);
 
-const CHECKS: [Check; 5] = [
+const CHECKS: [Check; 6] = [
     ("formatting", formatting),
     ("house rules", house_rules),
     ("clippy, host crates", clippy_host),
     ("clippy, BPF programs", clippy_bpf),
+    ("clippy, fuzz targets", clippy_fuzz),
     ("dependencies", dependencies),
 ];
 
@@ -39,9 +40,12 @@ pub(crate) fn lint(workspace: &Workspace) -> anyhow::Result<u8> {
 }
 
 fn formatting(workspace: &Workspace) -> anyhow::Result<()> {
-    let mut command = Command::new("cargo");
-    command.current_dir(&workspace.root).args(["fmt", "--all", "--check"]);
-    run(command)
+    for package in [workspace.root.clone(), workspace.root.join("fuzz")] {
+        let mut command = Command::new("cargo");
+        command.current_dir(package).args(["fmt", "--all", "--check"]);
+        run(command)?;
+    }
+    Ok(())
 }
 
 fn house_rules(workspace: &Workspace) -> anyhow::Result<()> {
@@ -78,6 +82,13 @@ fn clippy_bpf(workspace: &Workspace) -> anyhow::Result<()> {
     let mut command = apart.cargo("clippy");
     command.env("RUSTC_BOOTSTRAP", "1").env("CARGO_PROFILE_DEV_PANIC", "abort");
     command.args(["--package", "agent-ebpf", "--", "-D", "warnings"]);
+    run(command)
+}
+
+/// They see what only they may (`cfg(fuzzing)`), so all is built once more for them.
+fn clippy_fuzz(workspace: &Workspace) -> anyhow::Result<()> {
+    let mut command = fuzz::cargo(workspace, "clippy", &["--cfg=fuzzing"])?;
+    command.args(["--", "-D", "warnings"]);
     run(command)
 }
 

@@ -8,6 +8,7 @@ mod ci;
 mod clean;
 mod compiler;
 mod cross;
+mod fuzz;
 mod leftovers;
 mod lint;
 mod mutants;
@@ -83,6 +84,8 @@ enum Verb {
     Sim(sim::Arguments),
     /// Measure the release build
     Bench(bench::Arguments),
+    /// Feed what a stranger's octets reach first with what coverage leads to, until something breaks
+    Fuzz(fuzz::Arguments),
     /// Formatting, clippy, house rules, licences
     Lint,
     /// What a submission has to pass: lint, then test
@@ -123,6 +126,7 @@ fn dispatch(verb: Option<Verb>) -> anyhow::Result<u8> {
         Verb::Torture { minutes, seed } => torture::torture(&workspace, minutes, seed),
         Verb::Sim(arguments) => sim::sim(&workspace, &arguments),
         Verb::Bench(arguments) => bench::bench(&workspace, &arguments),
+        Verb::Fuzz(arguments) => fuzz::fuzz(&workspace, &arguments),
         Verb::Lint => lint::lint(&workspace),
         Verb::Ci => ci::ci(&workspace),
         Verb::Clean => clean::clean().map(|()| 0),

@@ -17,7 +17,7 @@ use crate::{
 pub(crate) fn in_sources(workspace: &Workspace) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
     let mut files = Vec::new();
-    for member in ["agent", "agent-common", "agent-ebpf", "server-mock", "tests", "xtask"] {
+    for member in ["agent", "agent-common", "agent-ebpf", "server-mock", "tests", "xtask", "fuzz"] {
         collect_rust_files(&workspace.root.join(member), &mut files)?;
     }
     let sources: Vec<(PathBuf, String)> = files.into_iter().map(read).collect::<anyhow::Result<_>>()?;

@@ -189,3 +189,10 @@ impl Datapath {
         open_map(&self.pins, maps::COUNTERS).is_ok_and(same)
     }
 }
+
+/// Reads a datagram of the kernel about filters, for the fuzzer.
+#[cfg(fuzzing)]
+pub fn hear_of_filters(datagram: &[u8]) {
+    // What it makes of it does not matter.
+    let _ = tc::hear(datagram, &mut Vec::new());
+}

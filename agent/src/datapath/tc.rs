@@ -91,21 +91,38 @@ fn converse(message: RouteNetlinkMessage, flags: u16) -> Result<Vec<Told>> {
     let mut told = Vec::new();
     loop {
         let (datagram, _) = socket.recv_from_full().context("receiving from the kernel by netlink")?;
-        let mut rest = datagram.as_slice();
-        while !rest.is_empty() {
-            let answer = NetlinkBuffer::new_checked(rest).map_err(|error| anyhow::anyhow!("netlink: {error}"))?;
-            let length = usize::try_from(answer.length())?;
-            match answer.message_type() {
-                NLMSG_DONE | NLMSG_ERROR => return acknowledged(answer.payload()).map(|()| told),
-                NLMSG_NOOP | NLMSG_OVERRUN => {}
-                _ => told.extend(read(answer.payload())),
-            }
-            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        }
         if datagram.is_empty() {
             bail!("the kernel's answer by netlink was cut off");
         }
+        if hear(&datagram, &mut told)? == Answer::Whole {
+            return Ok(told);
+        }
     }
+}
+
+/// How far an answer has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// There is more to come.
+    Begun,
+    /// That was its end.
+    Whole,
+}
+
+/// Adds what one datagram of an answer tells.
+pub(super) fn hear(datagram: &[u8], told: &mut Vec<Told>) -> Result<Answer> {
+    let mut rest = datagram;
+    while !rest.is_empty() {
+        let answer = NetlinkBuffer::new_checked(rest).map_err(|error| anyhow::anyhow!("netlink: {error}"))?;
+        let length = usize::try_from(answer.length())?;
+        match answer.message_type() {
+            NLMSG_DONE | NLMSG_ERROR => return acknowledged(answer.payload()).map(|()| Answer::Whole),
+            NLMSG_NOOP | NLMSG_OVERRUN => {}
+            _ => told.extend(read(answer.payload())),
+        }
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(Answer::Begun)
 }
 
 /// An error of zero is an acknowledgement.

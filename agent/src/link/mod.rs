@@ -15,6 +15,8 @@ pub use flowtables::{Flowtable, flowtables};
 pub use glance::Glance;
 pub use routes::RouteOut;
 pub use stack::Refusal;
+#[cfg(fuzzing)]
+pub use watcher::hear;
 pub use watcher::watch;
 
 /// What framing a link's packets have at the TC hooks.

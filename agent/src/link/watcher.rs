@@ -339,6 +339,24 @@ fn channels(name: &str, index: u32) -> Vec<String> {
         .collect()
 }
 
+/// Reads a datagram of the kernel as a list of links and routes, and as notifications of what has changed, for the fuzzer.
+#[cfg(fuzzing)]
+pub fn hear(datagram: &[u8], servers: Vec<IpAddr>) -> Links {
+    let mut present = Present { by_index: BTreeMap::new(), routes: RoutesKept::new(servers), filter_changes: 0 };
+    let mut rest = datagram;
+    while let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest) {
+        let length = usize::try_from(message.header.length).unwrap_or(usize::MAX);
+        match &message.payload {
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(told)) => present.by_index.extend(link(told)),
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(told)) => present.routes.take(told),
+            _ => {}
+        }
+        present.note(message);
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    present.shown()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

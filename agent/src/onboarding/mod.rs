@@ -201,6 +201,22 @@ fn parse<T: DeserializeOwned>(reply: &Reply) -> Result<T, OnboardingError> {
     })
 }
 
+/// Reads a body as each of the server's answers, for the fuzzer; a plan also as it is kept in the ledger.
+#[cfg(fuzzing)]
+pub fn read_answers(body: &[u8]) {
+    let reply = Reply { status: 200, body: body.to_vec(), ..Reply::default() };
+    if let Ok(binding) = parse::<Binding>(&reply) {
+        let _ = binding.what_is_wrong("wwan0");
+    }
+    if let Ok(plan) = parse::<Plan>(&reply) {
+        let kept = serde_json::to_vec(&plan).expect("a plan can be written");
+        let again: Plan = serde_json::from_slice(&kept).expect("a plan that was written can be read");
+        assert_eq!(again, plan);
+    }
+    let _ = parse::<Commands>(&reply);
+    let _ = Problem::of(body);
+}
+
 #[derive(Serialize)]
 struct RegisterRequest<'a> {
     #[serde(rename = "deviceId")]

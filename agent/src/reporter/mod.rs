@@ -22,6 +22,13 @@ pub use names::KnownAddresses;
 pub use tls::Expiry;
 pub use wire::{Identity, Interval, SealInput, as_retransmission, encode};
 
+/// Reads two headers of an answer, for the fuzzer: how long to wait, and the date it may be set against.
+#[cfg(fuzzing)]
+#[must_use]
+pub fn pause_asked(retry_after: &str, date: &str) -> Option<std::time::Duration> {
+    http::retry_after(retry_after, http::http_date(date))
+}
+
 /// Where charging is found at the server.
 const BASE: &str = "/nchf-convergedcharging/v3/chargingdata";
 
