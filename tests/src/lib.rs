@@ -16,6 +16,7 @@ pub mod http;
 pub mod inject;
 pub mod modem;
 pub mod netns;
+pub mod newcomer;
 pub mod offload;
 pub mod packet;
 pub mod process;

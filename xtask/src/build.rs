@@ -40,7 +40,8 @@ pub(crate) fn cross(workspace: &Workspace) -> anyhow::Result<Cross> {
     Cross::set_up(workspace)
 }
 
-fn optimised(mut command: Command, agent: &Path) -> anyhow::Result<()> {
+/// Has this cargo build both, optimised, and looks that the agent, which will be there, obeys no drills.
+pub(crate) fn optimised(mut command: Command, agent: &Path) -> anyhow::Result<()> {
     say("build: the agent and the server, optimised (some minutes)");
     command.args(["--release", "--package", "agent", "--package", "server-mock"]);
     run(command)?;

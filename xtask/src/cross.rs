@@ -48,15 +48,23 @@ impl Cross {
 
     /// Cargo in the workspace's root with the verb given, for [`TARGET`].
     pub(crate) fn cargo(&self, workspace: &Workspace, verb: &str) -> Command {
+        self.cargo_with(workspace, verb, &[])
+    }
+
+    /// The same with these flags for the compiler.
+    pub(crate) fn cargo_with(&self, workspace: &Workspace, verb: &str, flags: &[&str]) -> Command {
         let apart = Workspace { root: workspace.root.clone(), target: self.target.clone() };
         let mut command = apart.cargo(verb);
         command.args(["--target", TARGET]);
         command.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", C_COMPILER);
         command.env("CC_aarch64_unknown_linux_gnu", C_COMPILER);
-        if let Some(sysroot) = &self.sysroot {
+        if self.sysroot.is_some() {
             command.env("RUSTC", DEBIAN_RUSTC).env_remove("LD_LIBRARY_PATH");
-            let flags = format!("--sysroot={}", sysroot.display());
-            command.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS", flags);
+        }
+        let sysroot = self.sysroot.iter().map(|sysroot| format!("--sysroot={}", sysroot.display()));
+        let flags: Vec<String> = sysroot.chain(flags.iter().map(|flag| (*flag).to_owned())).collect();
+        if !flags.is_empty() {
+            command.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS", flags.join(" "));
         }
         command
     }

@@ -12,6 +12,7 @@ mod fuzz;
 mod leftovers;
 mod lint;
 mod mutants;
+mod package;
 mod privilege;
 mod purity;
 mod rules;
@@ -25,6 +26,7 @@ mod strip;
 mod system_packages;
 mod test;
 mod toolchain;
+mod tools;
 mod torture;
 mod vm;
 mod workspace;
@@ -84,6 +86,8 @@ enum Verb {
     Sim(sim::Arguments),
     /// Measure the release build
     Bench(bench::Arguments),
+    /// Make the Debian package and the archive for machines without dpkg
+    Package(package::Arguments),
     /// Feed what a stranger's octets reach first with what coverage leads to, until something breaks
     Fuzz(fuzz::Arguments),
     /// Formatting, clippy, house rules, licences
@@ -126,6 +130,7 @@ fn dispatch(verb: Option<Verb>) -> anyhow::Result<u8> {
         Verb::Torture { minutes, seed } => torture::torture(&workspace, minutes, seed),
         Verb::Sim(arguments) => sim::sim(&workspace, &arguments),
         Verb::Bench(arguments) => bench::bench(&workspace, &arguments),
+        Verb::Package(arguments) => package::package(&workspace, &arguments),
         Verb::Fuzz(arguments) => fuzz::fuzz(&workspace, &arguments),
         Verb::Lint => lint::lint(&workspace),
         Verb::Ci => ci::ci(&workspace),

@@ -1,14 +1,15 @@
 //! `cargo xtask setup`: finds a working BPF toolchain, or installs one; says each step, what it is for and how long it takes.
 
-use std::{env, fs, path::Path, process::Command};
+use std::{env, fs, process::Command};
 
 use anyhow::{Context as _, bail};
 
 use crate::{
-    children::{complain, run_logged, say},
+    children::{run_logged, say},
     compiler::Compiler,
     signals, system_packages,
     toolchain::{self, Toolchain},
+    tools,
     workspace::{Workspace, on_path},
 };
 
@@ -96,14 +97,8 @@ fn with_own_linker(workspace: &Workspace) -> anyhow::Result<Option<Toolchain>> {
     install.arg("--target-dir").arg(workspace.target.join("tools/bpf-linker/build"));
     install.env("LLVM_PREFIX", LLVM_PREFIX).current_dir(&workspace.root);
     run_logged("building bpf-linker", &mut install, &workspace.target.join("tools/bpf-linker.log"))?;
-    remove_build_directory(&workspace.target.join("tools/bpf-linker/build"));
+    tools::remove_build_directory(&workspace.target.join("tools/bpf-linker/build"));
     with_what_is_here(workspace)
-}
-
-fn remove_build_directory(path: &Path) {
-    if let Err(error) = fs::remove_dir_all(path) {
-        complain(&format!("  {} stays behind: {error}", path.display()));
-    }
 }
 
 fn by_hand() -> String {
