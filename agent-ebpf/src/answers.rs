@@ -20,6 +20,7 @@ const AHEAD_NS: u64 = 100 * INTERVAL_NS;
 
 /// What is taken of a packet: the longest of these that it has. The shortest is an IPv4 header and 8 octets, which an answer has to
 /// hold (RFC 792).
+#[expect(clippy::cast_possible_truncation, reason = "120 fits")]
 const LENGTHS: [u32; 4] = [REFUSAL_OCTETS as u32, 60, 48, 28];
 
 /// Where TCP has its flags, in octets from its header on.
