@@ -114,6 +114,7 @@ pub mod programs {
         }
 
         /// Length of the packet.
+        #[expect(clippy::len_without_is_empty, reason = "what the programs call, and no more")]
         pub fn len(&self) -> u32 {
             // SAFETY: made by `new`.
             unsafe { (*self.skb.skb).len }

@@ -32,7 +32,7 @@ pub(crate) fn missing_programs() -> Vec<&'static str> {
     absent(&[("ip", "iproute2"), ("cc", "gcc"), ("cc", "libc6-dev")])
 }
 
-/// Programs that only the scenarios of the page call: a browser and what drives it, and a reader of OpenMetrics.
+/// Programs that only the scenarios of the page call: a browser and what drives it, and a reader of `OpenMetrics`.
 pub(crate) fn missing_for_the_page() -> Vec<&'static str> {
     let mut missing = absent(&[("chromium", "chromium"), ("chromedriver", "chromium-driver")]);
     if !is_installed(METRICS_READER) && are_possible() {
@@ -41,7 +41,7 @@ pub(crate) fn missing_for_the_page() -> Vec<&'static str> {
     missing
 }
 
-/// Brings the reference parser of OpenMetrics.
+/// Brings the reference parser of `OpenMetrics`.
 const METRICS_READER: &str = "python3-prometheus-client";
 
 fn absent(programs: &[(&str, &'static str)]) -> Vec<&'static str> {
