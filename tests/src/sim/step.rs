@@ -214,7 +214,7 @@ pub enum Step {
 }
 
 /// Every kind of step, as [`Step::kind`] says it.
-pub(super) const KINDS: [&str; 41] = [
+pub(super) const KINDS: [&str; 42] = [
     "packets",
     "control traffic",
     "timer",
@@ -249,6 +249,7 @@ pub(super) const KINDS: [&str; 41] = [
     "hint",
     "abort",
     "reauthorise",
+    "renew",
     "route up",
     "SIM switched",
     "link down",
