@@ -129,6 +129,7 @@ fn an_exhausted_link_is_red_and_says_why_and_what_to_do_until_a_top_up() -> Resu
     for part in [".state", ".why"] {
         ensure!(browser.style(&format!("[data-link=wan0] {part}"), "color")? == RED, "{part} is not red");
     }
+    browser.shows("[data-link=wan0]", "MiB of the package's 1.9", PATIENCE)?;
     browser.shows("#troubles [data-level=problem]", "Buy a top-up", PATIENCE)?;
     browser.shows("#timeline", "used up", PATIENCE)?;
     let directory = pictures()?;

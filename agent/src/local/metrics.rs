@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -88,6 +89,9 @@ impl Page {
         for (name, help, value) in octets {
             self.octets(name, help).get_or_create(&Labels::new()).set(value);
         }
+        let age = self
+            .gauge("oldest_unreported_seconds", "How long the oldest octets have not been acknowledged; 0 = all are");
+        age.get_or_create(&Labels::new()).set(unreported_for(status));
         let counts = [
             ("buffered_containers", "Containers that wait for an acknowledgement", status.buffered_containers),
             ("draining_sessions", "Past sessions that are still being settled", status.draining_sessions),
@@ -147,6 +151,12 @@ impl Page {
             let measured = self.octets(name, help);
             for link in links {
                 measured.get_or_create(&of_link(link)).set(of(link));
+            }
+        }
+        let left = self.octets("package_left", "Octets left of the link's package, where the server tells of it");
+        for link in links {
+            if let Some(octets) = link.package.left_octets {
+                left.get_or_create(&of_link(link)).set(octets);
             }
         }
         let others: [(&str, &str, One); 4] = [
@@ -210,6 +220,14 @@ impl Page {
     fn flag(&mut self, name: &str, help: &str, value: bool) {
         self.gauge(name, help).get_or_create(&Labels::new()).set(u64::from(value));
     }
+}
+
+/// Seconds from the oldest usage that is not acknowledged until now.
+fn unreported_for(status: &Status) -> u64 {
+    let moment = |text: &str| text.parse::<Timestamp>().ok();
+    let oldest = status.oldest_unreported.as_deref().and_then(moment);
+    let age = oldest.zip(moment(&status.at)).map(|(oldest, now)| now.duration_since(oldest).as_secs());
+    age.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(0)
 }
 
 fn of_link(link: &LinkStatus) -> Labels {

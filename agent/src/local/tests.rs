@@ -12,8 +12,9 @@ use tokio::time::{sleep, timeout};
 
 use super::access::{Access, Token};
 use super::events::WATCHERS;
+use super::metrics::render;
 use super::tcp::{CONNECTIONS, accept, read_token, router};
-use super::{Asker, Desk, Kind, LinkStatus, Question, Status, Tidings, Timeline};
+use super::{Asker, Desk, Kind, LinkStatus, PackageStatus, Question, Status, Tidings, Timeline};
 use crate::clock::Clock;
 
 const TOKEN: &str = "0123456789abcdef-secret";
@@ -300,7 +301,22 @@ fn a_token_that_everybody_can_read_is_not_taken() {
 
 #[test]
 fn labels_are_escaped() {
-    let text = super::metrics::render(&status(), &[]).expect("rendered");
+    let text = render(&status(), &[]).expect("rendered");
     assert!(text.contains(r#"link="wan\"0\\""#) && text.contains(r#"device="gw\n1""#), "{text}");
     assert!(text.ends_with("# EOF\n"), "{text}");
+}
+
+#[test]
+fn the_metrics_say_what_is_left_of_a_package_and_how_old_the_oldest_usage_is() {
+    let package = PackageStatus { left_octets: Some(7), ..PackageStatus::default() };
+    let known = LinkStatus { link: "wan0".into(), package, ..LinkStatus::default() };
+    let unknown = LinkStatus { link: "wan1".into(), ..LinkStatus::default() };
+    let oldest_unreported = Some("2026-11-28T12:00:00Z".into());
+    let at = "2026-11-28T12:01:30.5Z".into();
+    let text = render(&Status { at, oldest_unreported, links: vec![known, unknown], ..Status::default() }, &[]);
+    let text = text.expect("a text");
+    for line in ["weir_package_left_octets{link=\"wan0\"} 7", "weir_oldest_unreported_seconds 90"] {
+        assert!(text.lines().any(|said| said == line), "no {line} in {text}");
+    }
+    assert!(!text.contains("package_left_octets{link=\"wan1\""), "{text}");
 }

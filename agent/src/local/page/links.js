@@ -86,8 +86,8 @@ function drawRate(parts, speed) {
 // The package where the server tells of it, else what was granted.
 function drawFill(parts, link) {
   const used = link.session_uplink_octets + link.session_downlink_octets;
-  const bought = link.package_octets ?? null;
-  const left = link.package_left_octets ?? null;
+  const bought = link.package?.bought_octets ?? null;
+  const left = link.package?.left_octets ?? null;
   const known = bought !== null && left !== null && bought > 0;
   const share = known ? 1 - left / bought : link.ceiling_octets > 0 ? used / link.ceiling_octets : 0;
   const percent = Math.min(100, Math.max(0, 100 * share));
@@ -117,7 +117,7 @@ function drawLink(parts, link, at) {
   const refused = link.kernel.refused_uplink_octets + link.kernel.refused_downlink_octets;
   parts.refused.box.hidden = refused === 0;
   say(parts.refused.value, octets(refused));
-  const ends = link.runs_out_seconds ?? null;
+  const ends = link.package?.runs_out_seconds ?? null;
   parts.ends.box.hidden = ends === null;
   if (ends !== null) say(parts.ends.value, duration(ends));
 }
