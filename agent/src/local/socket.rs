@@ -1,6 +1,6 @@
 //! The unix socket: for whoever may open it, owner and group.
 
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt as _, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -45,6 +45,10 @@ pub fn serve(socket: &Path, desk: Desk) -> Result<Served> {
 /// Members of the group `weir`, where there is one, may ask without being root. Where it may not be given away it stays as it is.
 fn give_to_group(socket: &Path) {
     let Ok(Some(group)) = Group::from_name(GROUP) else { return };
+    // A service of that group made it so, and may be forbidden to give anything away.
+    if std::fs::metadata(socket).is_ok_and(|metadata| metadata.gid() == group.gid.as_raw()) {
+        return;
+    }
     if let Err(error) = chown(socket, None, Some(group.gid)) {
         tracing::warn!("{} cannot be given to the group {GROUP}: {error}", socket.display());
     }

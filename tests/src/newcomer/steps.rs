@@ -81,9 +81,9 @@ impl Walk<'_> {
 
     /// As a user of group `weir`, not as root.
     fn looks(&self, deadline: &Deadline) -> Result<()> {
-        self.machine.run("useradd --groups weir operator")?;
+        self.machine.run("useradd --groups weir tess")?;
         let status = self.as_operator("weir status")?;
-        ensure!(status.contains("wan0") && status.contains("active"), "{status}");
+        ensure!(status.contains("wan0") && status.contains("ACTIVE"), "{status}");
         let link = self.link()?;
         let used = |which: &str| link[which].as_u64().unwrap_or(0);
         ensure!(used("session_uplink_octets") + used("session_downlink_octets") >= RATE, "{link}");
@@ -186,7 +186,7 @@ impl Walk<'_> {
     }
 
     fn as_operator(&self, command: &str) -> Result<String> {
-        self.machine.run(&format!("setpriv --reuid operator --regid operator --init-groups {command}"))
+        self.machine.run(&format!("setpriv --reuid tess --regid tess --init-groups {command}"))
     }
 }
 
