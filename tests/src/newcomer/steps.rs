@@ -40,9 +40,12 @@ impl Walk<'_> {
         self.looks(&deadline)?;
         self.is_confined()?;
         self.upgrade(&books, || flow.carries(2 * RATE, SOON))?;
-        self.settle(books)?;
+        self.machine.run("systemctl stop weir")?;
         flow.stalls(Duration::from_millis(1500), SOON)?;
+        flow.stop()?;
+        self.is_settled(books)?;
         self.remove()?;
+        let flow = self.world.stream(RATE)?;
         flow.carries(RATE, SOON).context("traffic after the removal, which leaves the link as it was")?;
         flow.stop()?;
         self.purge()
@@ -143,9 +146,8 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// The operator stops it: everything is reported and returned, and capture, kernel and debit are the same.
-    fn settle(&self, books: Books) -> Result<()> {
-        self.machine.run("systemctl stop weir")?;
+    /// The operator has stopped it: everything is reported and returned, and capture, kernel and debit are the same.
+    fn is_settled(&self, books: Books) -> Result<()> {
         let crossed = books.close(self.world)?;
         let account = self.world.account(0)?;
         account.is_settled()?;
