@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use rusqlite::types::{ToSql, ToSqlOutput};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row, params};
 
 use super::rows;
 use super::types::{Granularity, LabelledContainer, Scope, Usage, UsageBucket};
@@ -159,6 +159,16 @@ pub(super) fn usage(
     Ok(buckets.into_iter().map(bucket).collect())
 }
 
+/// Subscriber, start, four sums and whether the clock was synchronised, in this order.
+fn bucket(row: &Row<'_>) -> rusqlite::Result<UsageBucket> {
+    Ok(UsageBucket {
+        subscriber: row.get(0)?,
+        start: row.get::<_, Wall>(1)?.0,
+        usage: rows::usage(row, 2)?,
+        synced: row.get(6)?,
+    })
+}
+
 /// Every roll-up of acknowledged usage.
 pub(super) fn each_acknowledged(
     db: &Connection,
@@ -171,12 +181,7 @@ pub(super) fn each_acknowledged(
     )?;
     let mut found = statement.query([granularity])?;
     while let Some(row) = found.next()? {
-        visit(UsageBucket {
-            subscriber: row.get(0)?,
-            start: row.get::<_, Wall>(1)?.0,
-            usage: rows::usage(row, 2)?,
-            synced: row.get(6)?,
-        });
+        visit(bucket(row)?);
     }
     Ok(())
 }
@@ -193,12 +198,7 @@ pub(super) fn each_waiting(db: &Connection, mut visit: impl FnMut(UsageBucket)) 
     )?;
     let mut found = statement.query([])?;
     while let Some(row) = found.next()? {
-        visit(UsageBucket {
-            subscriber: row.get(0)?,
-            start: row.get::<_, Wall>(1)?.0,
-            usage: rows::usage(row, 2)?,
-            synced: row.get(6)?,
-        });
+        visit(bucket(row)?);
     }
     Ok(())
 }
