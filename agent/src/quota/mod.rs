@@ -8,6 +8,7 @@ mod filter;
 mod jitter;
 mod message;
 mod outbox;
+mod portal;
 mod session;
 mod terms;
 #[cfg(test)]
@@ -24,10 +25,11 @@ pub use message::{
     Answer, Container, Exceptions, FailureHandling, FinalUnitAction, Grant, GrantedUnit, Message, MessageKey,
     Operation, Outcome, QuotaManagement, Record, ResultCode, SessionOpening, StoredSession, Trigger,
 };
+pub use portal::{Portal, PortalHost};
 pub use terms::{
     GateMode, GateSetting, LocalFilters, OfflineGrace, Reading, Refusals, Repetition, Terms, Usable, WhenUsedUp,
 };
-pub use used_up::{Portal, PortalHost, UsedUp};
+pub use used_up::UsedUp;
 
 use crate::units::{BootInstant, ChargingId, Epoch, OctetRate, Octets, SubscriberIdentifier, UsedUnit};
 use jitter::Jitter;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::FailureHandling;
 use super::filter::FilterRule;
-use super::used_up::Portal;
+use super::portal::Portal;
 use crate::units::{BootInstant, Epoch, OctetRate, Octets, SubscriberIdentifier, UsedUnit};
 
 /// What happens on the link when the package is used up.
