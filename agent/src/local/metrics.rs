@@ -20,6 +20,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::ask::Question;
 use super::timeline::{Kind, Tally};
 use super::{Desk, LinkStatus, Status};
+use crate::usage::{SpanUsage, Sums};
 
 /// What the text is (`OpenMetrics` 1.0, section 3.1).
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -38,14 +39,19 @@ pub(super) async fn metrics(State(desk): State<Desk>) -> Response {
         Ok(status) => status,
         Err(not_now) => return not_now.into_response(),
     };
-    match render(&status, &desk.timeline.tallies()) {
+    let period = desk.period.running(&desk.asker).await;
+    match render(&status, &desk.timeline.tallies(), period.as_ref()) {
         Ok(text) => ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
 
-/// The text of one scrape.
-pub(super) fn render(status: &Status, tallies: &[Tally]) -> Result<String, std::fmt::Error> {
+/// The text of one scrape. Of a billing period that cannot be read nothing is said.
+pub(super) fn render(
+    status: &Status,
+    tallies: &[Tally],
+    period: Option<&SpanUsage>,
+) -> Result<String, std::fmt::Error> {
     let mut page = Page(Registry::with_prefix("weir"));
     page.agent(status);
     page.ledger(status);
@@ -53,6 +59,9 @@ pub(super) fn render(status: &Status, tallies: &[Tally]) -> Result<String, std::
     page.sessions(&status.links);
     page.states(&status.links);
     page.happenings(tallies);
+    if let Some(period) = period {
+        page.period(period);
+    }
     let mut text = String::new();
     text::encode(&mut text, &page.0)?;
     Ok(text)
@@ -201,6 +210,33 @@ impl Page {
             for tally in tallies.iter().filter(|tally| tally.kind == kind) {
                 let labels = vec![("link", tally.link.clone().unwrap_or_default())];
                 counted.get_or_create(&labels).inc_by(tally.times);
+            }
+        }
+    }
+
+    /// What was used since the billing day, acknowledged or not, by whoever pays for it.
+    fn period(&mut self, period: &SpanUsage) {
+        type One = fn(&Sums) -> u64;
+        let seconds = |time: &str| u64::try_from(time.parse::<Timestamp>().ok()?.as_second()).ok();
+        for (name, help, time) in [
+            ("period_begin_timestamp_seconds", "When the running billing period began", &period.begin),
+            ("period_end_timestamp_seconds", "When the running billing period ends", &period.end),
+        ] {
+            if let Some(seconds) = seconds(time) {
+                self.gauge(name, help).get_or_create(&Labels::new()).set(seconds);
+            }
+        }
+        let directions: [(&str, One); 2] =
+            [("uplink", |sums| sums.uplink_octets), ("downlink", |sums| sums.downlink_octets)];
+        let used = self.octets("period_used", "Octets used in the running billing period, throttled ones among them");
+        let estimates = self.octets("period_estimate", "What the billing period will come to at its present pace");
+        for sim in &period.sims {
+            for (direction, of) in directions {
+                let labels = vec![("sim", sim.subscriber.clone()), ("direction", direction.to_owned())];
+                used.get_or_create(&labels).set(of(&sim.sums));
+            }
+            if let Some(octets) = sim.estimate_octets {
+                estimates.get_or_create(&vec![("sim", sim.subscriber.clone())]).set(octets);
             }
         }
     }

@@ -6,6 +6,7 @@ mod client;
 mod events;
 mod metrics;
 mod page;
+mod period;
 mod problems;
 mod renewed;
 mod routes;
@@ -29,20 +30,22 @@ pub use tcp::listen;
 pub use timeline::{Happening, Kind, Tidings, Timeline};
 
 use events::Live;
+use period::Period;
 
-/// What the handlers of requests have at hand: a way to ask the agent, what has happened, and who watches.
+/// What the handlers of requests have at hand: a way to ask the agent, what has happened, who watches, and the period as it was last read.
 #[derive(Clone, Debug)]
 pub struct Desk {
     asker: Asker,
     timeline: Timeline,
     live: Live,
+    period: Period,
 }
 
 impl Desk {
     /// A desk at which nobody watches yet.
     #[must_use]
     pub fn new(asker: Asker, timeline: Timeline) -> Self {
-        Self { asker, timeline, live: Live::new() }
+        Self { asker, timeline, live: Live::new(), period: Period::default() }
     }
 }
 

@@ -16,6 +16,7 @@ use super::metrics::render;
 use super::tcp::{CONNECTIONS, accept, read_token, router};
 use super::{Asker, Desk, Kind, LinkStatus, PackageStatus, Question, Status, Tidings, Timeline};
 use crate::clock::Clock;
+use crate::usage::{SimUsage, SpanUsage, Sums};
 
 const TOKEN: &str = "0123456789abcdef-secret";
 
@@ -301,7 +302,7 @@ fn a_token_that_everybody_can_read_is_not_taken() {
 
 #[test]
 fn labels_are_escaped() {
-    let text = render(&status(), &[]).expect("rendered");
+    let text = render(&status(), &[], None).expect("rendered");
     assert!(text.contains(r#"link="wan\"0\\""#) && text.contains(r#"device="gw\n1""#), "{text}");
     assert!(text.ends_with("# EOF\n"), "{text}");
 }
@@ -313,10 +314,36 @@ fn the_metrics_say_what_is_left_of_a_package_and_how_old_the_oldest_usage_is() {
     let unknown = LinkStatus { link: "wan1".into(), ..LinkStatus::default() };
     let oldest_unreported = Some("2026-11-28T12:00:00Z".into());
     let at = "2026-11-28T12:01:30.5Z".into();
-    let text = render(&Status { at, oldest_unreported, links: vec![known, unknown], ..Status::default() }, &[]);
+    let text = render(&Status { at, oldest_unreported, links: vec![known, unknown], ..Status::default() }, &[], None);
     let text = text.expect("a text");
     for line in ["weir_package_left_octets{link=\"wan0\"} 7", "weir_oldest_unreported_seconds 90"] {
         assert!(text.lines().any(|said| said == line), "no {line} in {text}");
     }
     assert!(!text.contains("package_left_octets{link=\"wan1\""), "{text}");
+}
+
+#[test]
+fn the_metrics_say_what_the_billing_period_has_come_to() {
+    let sums = Sums { uplink_octets: 3, downlink_octets: 4, ..Sums::default() };
+    let sim = |estimate_octets| SimUsage { subscriber: "imsi-1".into(), sums, estimate_octets };
+    let span = |sim| SpanUsage {
+        begin: "2026-11-15T00:00:00+01:00".into(),
+        end: "2026-12-15T00:00:00+01:00".into(),
+        running: true,
+        sums,
+        estimate_octets: None,
+        sims: vec![sim],
+    };
+    let text = render(&Status::default(), &[], Some(&span(sim(Some(90))))).expect("a text");
+    for line in [
+        "weir_period_begin_timestamp_seconds 1794697200",
+        "weir_period_end_timestamp_seconds 1797289200",
+        "weir_period_used_octets{sim=\"imsi-1\",direction=\"uplink\"} 3",
+        "weir_period_used_octets{sim=\"imsi-1\",direction=\"downlink\"} 4",
+        "weir_period_estimate_octets{sim=\"imsi-1\"} 90",
+    ] {
+        assert!(text.lines().any(|said| said == line), "no {line} in {text}");
+    }
+    let text = render(&Status::default(), &[], Some(&span(sim(None)))).expect("a text");
+    assert!(!text.contains("weir_period_estimate_octets{"), "{text}");
 }
