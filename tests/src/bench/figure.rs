@@ -120,10 +120,22 @@ pub struct Outcome {
     pub measured: String,
     /// Where.
     pub machine: Machine,
+    /// Of the time in which the processors had work, the part that other machines on the same iron had instead: 0 to 1. Figures of speed
+    /// mean little where it is not near 0.
+    pub stolen: f64,
     /// What the report shows.
     pub figures: Vec<Figure>,
     /// What they were made of.
     pub details: Value,
+}
+
+impl Outcome {
+    /// When and where it was measured, in one line for people.
+    #[must_use]
+    pub fn circumstances(&self) -> String {
+        let Self { measured, machine, stolen, .. } = self;
+        format!("{measured}, {}, {:.0} % of its time stolen by others", machine.text(), stolen * 100.0)
+    }
 }
 
 /// The value below which so many quarters of the sorted samples lie; between two samples it is interpolated.

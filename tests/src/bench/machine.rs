@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 /// What a reader has to know of a machine to make sense of its figures.
@@ -39,6 +39,35 @@ impl Machine {
     pub fn text(&self) -> String {
         let Self { cpu, processors, kernel, architecture, load } = self;
         format!("{processors} × {cpu}, Linux {kernel} {architecture}, load average {load} before")
+    }
+}
+
+/// What all processors together have done since boot, in seconds (proc(5), `/proc/stat`).
+#[derive(Debug, Clone, Copy)]
+pub struct Processors {
+    /// Worked, whoever for.
+    pub worked: f64,
+    /// Wanted to work while the machine below this one let others work instead.
+    stolen: f64,
+}
+
+impl Processors {
+    /// Until now.
+    pub fn now() -> Result<Self> {
+        let text = read("/proc/stat")?;
+        let line = text.lines().next().context("a line for all processors")?;
+        let times: Vec<f64> = line.split_whitespace().skip(1).map_while(|time| time.parse().ok()).collect();
+        ensure!(times.len() >= 8, "times of the processors: {line}");
+        // Hundredths: user, nice, system; then idle and waiting for input; then interrupts, hard and soft; stolen.
+        let sum = |indices: &[usize]| indices.iter().map(|index| times[*index]).sum::<f64>() / 100.0;
+        Ok(Self { worked: sum(&[0, 1, 2, 5, 6]), stolen: sum(&[7]) })
+    }
+
+    /// Of the time that was wanted since then the part that others had: 0 to 1.
+    #[must_use]
+    pub fn stolen_since(&self, then: &Self) -> f64 {
+        let (stolen, worked) = (self.stolen - then.stolen, self.worked - then.worked);
+        if stolen + worked > 0.0 { stolen / (stolen + worked) } else { 0.0 }
     }
 }
 

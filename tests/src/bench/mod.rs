@@ -17,7 +17,7 @@ use agent::clock::Moment;
 use anyhow::{Context as _, Result};
 
 pub use self::figure::{Figure, Measured, Outcome};
-use self::machine::Machine;
+use self::machine::{Machine, Processors};
 use crate::{netns, process};
 
 /// What is measured, and where the figures go.
@@ -67,8 +67,10 @@ pub fn run(options: &Options) -> Result<()> {
     netns::require_root()?;
     process::keep_logs_silent();
     let (machine, measured) = (Machine::look()?, format!("{:.0}", Moment::now()?.label.wall));
+    let before = Processors::now()?;
     let Measured { figures, details } = measure().with_context(|| format!("bench {bench}"))?;
-    let outcome = Outcome { bench: bench.into(), measured, machine, figures, details };
+    let stolen = Processors::now()?.stolen_since(&before);
+    let outcome = Outcome { bench: bench.into(), measured, machine, stolen, figures, details };
     let path = options.figures.join(format!("{bench}.json"));
     fs::write(&path, serde_json::to_string_pretty(&outcome)?).with_context(|| format!("write {}", path.display()))?;
     say(&report::table(&outcome));

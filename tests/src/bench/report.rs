@@ -21,7 +21,7 @@ pub fn table(outcome: &Outcome) -> String {
         std::iter::once(HEAD.map(str::to_owned)).chain(outcome.figures.iter().map(row)).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths = [0, 1, 2, 3, 4].map(width);
-    let title = format!("{}: {}, {}", outcome.bench, outcome.measured, outcome.machine.text());
+    let title = format!("{}: {}", outcome.bench, outcome.circumstances());
     let line = |row: &[String; 5]| {
         let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
         format!("  {}", cells.collect::<Vec<_>>().join("  ").trim_end())
@@ -77,7 +77,7 @@ fn markdown(outcomes: &[Outcome]) -> String {
 }
 
 fn section(outcome: &Outcome) -> String {
-    let title = format!("\n## {}\n\n{}, {}\n\n", outcome.bench, outcome.measured, outcome.machine.text());
+    let title = format!("\n## {}\n\n{}\n\n", outcome.bench, outcome.circumstances());
     let head = format!("| {} |\n|---|---:|---|---|---|\n", HEAD.join(" | "));
     let rows = outcome.figures.iter().map(|figure| format!("| {} |\n", row(figure).join(" | ")));
     [title, head].into_iter().chain(rows).collect()
@@ -102,7 +102,7 @@ mod tests {
             load: 0.1,
         };
         let measured = "2026-01-01T00:00:00Z".into();
-        Outcome { bench: bench.into(), measured, machine, figures, details: serde_json::Value::Null }
+        Outcome { bench: bench.into(), measured, machine, stolen: 0.256, figures, details: serde_json::Value::Null }
     }
 
     #[test]
@@ -126,7 +126,8 @@ mod tests {
         let text = read("md");
         assert!(text.contains("1 of 2 targets met"), "{text}");
         assert!(text.contains("| open gate | 8.5 ns | 7.75 to 8.75 | at most 8 ns | MISSED |"), "{text}");
-        assert!(text.contains("2 × A Processor, Linux 6.1 aarch64"), "{text}");
+        let machine = "2 × A Processor, Linux 6.1 aarch64, load average 0.1 before, 26 % of its time stolen by others";
+        assert!(text.contains(machine), "{text}");
         let chart = read("svg");
         assert!(
             chart.starts_with("<svg") && chart.contains("open gate") && chart.contains("memory &amp; more"),

@@ -12,6 +12,7 @@ use aya::programs::TcAttachType;
 use serde_json::json;
 
 use crate::Direction::Uplink;
+use crate::bench::machine::Processors;
 use crate::bench::{Figure, Measured};
 use crate::bpffs::Workdir;
 use crate::clock::now;
@@ -22,8 +23,8 @@ use crate::testrun::{Programs, pin_to, processors};
 use crate::topology::{HOST_V4, Layout, Topology};
 use crate::traffic::{Datagrams, Flow, TcpServer, Transfer, flood};
 
-/// Octets of the one kind and packets of the other in one measurement: some tenths of a second.
-const STREAM: u64 = 200_000_000;
+/// Octets of the one kind and packets of the other in one measurement: a second or two.
+const STREAM: u64 = 800_000_000;
 const SMALL: u64 = 400_000;
 /// Nobody is there: the far end throws away what comes for it. A program that received it would be woken for a packet or not, as it
 /// happens to be slower or faster than the path, and that decides more than what sits on the uplink.
@@ -121,27 +122,23 @@ pub(super) fn measure(rounds: u32) -> Result<Measured> {
 }
 
 fn run(world: &Topology) -> Result<Run> {
-    let server = TcpServer::start(&world.internet, HOST_V4)?;
-    let flow = server.flow(&world.client, Transfer::endless(Uplink, UNPACED))?;
-    let before = processor_seconds()?;
+    let processors = processors()?;
+    let (first, last) = (processors.first().context("a processor")?, processors.last().context("a processor")?);
+    // Who sends and who receives stay where they are: where the scheduler puts them decides more than what sits on the uplink.
+    let server = on(*first, || TcpServer::start(&world.internet, HOST_V4))?;
+    let flow = on(*last, || server.flow(&world.client, Transfer::endless(Uplink, UNPACED)))?;
+    let before = Processors::now()?;
     let stream = octets_a_second(&flow, STREAM)?;
     let octets = flow.stop()?.delivered;
     #[expect(clippy::cast_precision_loss, reason = "figures for people")]
-    let processor = (processor_seconds()? - before) * 1e9 / octets as f64;
-    Ok(Run { stream, small: small(world)?, processor })
+    let processor = (Processors::now()?.worked - before.worked) * 1e9 / octets as f64;
+    Ok(Run { stream, small: small(world, *last)?, processor })
 }
 
 /// Packets of 64 octets a second that arrive at the far end. One processor sends and carries them, as one queue of a gateway does.
-fn small(world: &Topology) -> Result<f64> {
+fn small(world: &Topology, processor: usize) -> Result<f64> {
     let target = SocketAddr::new(NOBODY.parse()?, 9);
-    let last = *processors()?.last().context("a processor")?;
-    let start = || -> Result<Flow> {
-        // Who starts a thread on one processor has it there.
-        pin_to(last)?;
-        flood(&world.client, target, Datagrams::endless(UNPACED, SMALL_PAYLOAD))
-    };
-    let started = std::thread::scope(|scope| scope.spawn(start).join());
-    let flow = started.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    let flow = on(processor, || flood(&world.client, target, Datagrams::endless(UNPACED, SMALL_PAYLOAD)))?;
     let wait_for = |packets: u64| -> Result<(Instant, u64)> {
         let goal = world.arrived(0)? + packets;
         eventually("packets to arrive", PATIENCE, || {
@@ -158,6 +155,13 @@ fn small(world: &Topology) -> Result<f64> {
     Ok(packets / end.duration_since(begin).as_secs_f64())
 }
 
+/// Starts something on one processor: the threads that it starts stay there.
+fn on<T: Send>(processor: usize, start: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let pinned = || pin_to(processor).and_then(|()| start());
+    let started = std::thread::scope(|scope| scope.spawn(pinned).join());
+    started.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
 /// After a tenth of it to get going.
 fn octets_a_second(flow: &Flow, octets: u64) -> Result<f64> {
     flow.carries(octets / 10, PATIENCE)?;
@@ -166,16 +170,6 @@ fn octets_a_second(flow: &Flow, octets: u64) -> Result<f64> {
     #[expect(clippy::cast_precision_loss, reason = "figures for people")]
     let delivered = (flow.so_far().delivered - first) as f64;
     Ok(delivered / begin.elapsed().as_secs_f64())
-}
-
-/// What all processors together have worked, whoever for (proc(5), `/proc/stat`: hundredths of a second).
-fn processor_seconds() -> Result<f64> {
-    let text = std::fs::read_to_string("/proc/stat").context("read /proc/stat")?;
-    let line = text.lines().next().context("a line for all processors")?;
-    let times: Vec<f64> = line.split_whitespace().skip(1).map_while(|time| time.parse().ok()).collect();
-    ensure!(times.len() >= 7, "times of the processors: {line}");
-    // User, nice, system; then idle and waiting for input; then interrupts, hard and soft.
-    Ok([0, 1, 2, 5, 6].iter().map(|index| times[*index]).sum::<f64>() / 100.0)
 }
 
 fn metered(world: &Topology) -> Result<Kept> {
