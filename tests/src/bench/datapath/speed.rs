@@ -23,9 +23,12 @@ use crate::testrun::{Programs, pin_to, processors};
 use crate::topology::{HOST_V4, Layout, Topology};
 use crate::traffic::{Datagrams, Flow, TcpServer, Transfer, flood};
 
-/// Octets of the one kind and packets of the other in one measurement: a second or two.
+/// Octets of a stream in one measurement: a second or two.
 const STREAM: u64 = 800_000_000;
-const SMALL: u64 = 400_000;
+/// Packets of a flood in one measurement: a quarter of a second, and so many times as often. The flood never ends, and what sits on the
+/// uplink changes under it: what a machine does from one second to the next is more than what is to be told.
+const SMALL: u64 = 80_000;
+const MORE_OFTEN: u32 = 4;
 /// Nobody is there: the far end throws away what comes for it. A program that received it would be woken for a packet or not, as it
 /// happens to be slower or faster than the path, and that decides more than what sits on the uplink.
 const NOBODY: &str = "192.0.2.99";
@@ -69,14 +72,12 @@ const ARRANGEMENTS: [Arrangement; 5] = [
     ("nothing, once more", |_| Ok(Box::new(()))),
 ];
 
-/// What one run gave.
+/// What a stream gave.
 #[derive(Clone, Copy)]
-struct Run {
+struct Stream {
     /// Octets a second.
-    stream: f64,
-    /// Packets a second.
-    small: f64,
-    /// Processor seconds of the whole machine for a gigabyte of the stream.
+    speed: f64,
+    /// Processor seconds of the whole machine for a gigabyte.
     processor: f64,
 }
 
@@ -84,61 +85,73 @@ struct Run {
 pub(super) fn measure(rounds: u32) -> Result<Measured> {
     let world = Topology::build(&Layout { segmentation: Switch::On, gro: Switch::On, ..Layout::default() })?;
     world.internet.ip(&format!("route add blackhole {NOBODY}"))?;
-    let mut runs: Vec<Vec<Run>> = vec![Vec::new(); ARRANGEMENTS.len()];
+    let streams = in_turn(&world, rounds, || stream(&world))?;
+    let flood = on(last_processor()?, || {
+        flood(&world.client, SocketAddr::new(NOBODY.parse()?, 9), Datagrams::endless(UNPACED, SMALL_PAYLOAD))
+    })?;
+    let floods = in_turn(&world, rounds * MORE_OFTEN, || packets_a_second(&world))?;
+    flood.stop()?;
+    let of = |value: fn(&Stream) -> f64| -> Vec<Vec<f64>> {
+        streams.iter().map(|streams| streams.iter().map(value).collect()).collect()
+    };
+    let kinds = [
+        ("TCP", "Mbit/s", of(|stream| stream.speed * 8e-6), true),
+        ("UDP of 64 octets", "packets/s", floods, true),
+        ("processor for a gigabyte of TCP", "s", of(|stream| stream.processor), false),
+    ];
+    let mut figures = Vec::new();
+    for (kind, unit, samples, _) in &kinds {
+        for ((name, _), samples) in ARRANGEMENTS.iter().zip(samples) {
+            figures.push(Figure::median_of(format!("{kind}, {name}"), unit, samples)?);
+        }
+    }
+    // What is held against what; the last is the bench's own error.
+    let pairs = [(1, 0, "with weir to without"), (1, 2, "with weir to with nft"), (4, 0, "without to without")];
+    for (kind, _, samples, is_held) in &kinds {
+        for (one, other, name) in pairs {
+            let ratios: Vec<f64> = samples[one].iter().zip(&samples[other]).map(|(one, other)| one / other).collect();
+            let figure = Figure::median_of(format!("{kind}, {name}"), "", &ratios)?;
+            figures.push(if *is_held && one == 1 { figure.at_least(TARGET) } else { figure });
+        }
+    }
+    Ok(Measured { figures, details: json!({ "rounds": rounds }) })
+}
+
+/// Puts each arrangement on the uplink so often, in turn, and measures: what came out, by arrangement.
+fn in_turn<T>(world: &Topology, rounds: u32, mut measure: impl FnMut() -> Result<T>) -> Result<Vec<Vec<T>>> {
+    let mut samples: Vec<Vec<T>> = ARRANGEMENTS.iter().map(|_| Vec::new()).collect();
     // The first round warms caches and is not counted.
     for round in 0..=rounds {
         // Each begins a round as often as any other.
         for turn in 0..ARRANGEMENTS.len() {
             let index = (turn + round as usize) % ARRANGEMENTS.len();
             let (name, put) = ARRANGEMENTS[index];
-            let kept = put(&world)?;
-            let run = run(&world).with_context(|| format!("the gateway with {name}"))?;
+            let kept = put(world)?;
+            let sample = measure().with_context(|| format!("the gateway with {name}"))?;
             drop(kept);
             if round > 0 {
-                runs[index].push(run);
+                samples[index].push(sample);
             }
         }
     }
-    let mut figures = Vec::new();
-    for ((name, _), runs_of) in ARRANGEMENTS.iter().zip(&runs) {
-        let of = |value: fn(&Run) -> f64| runs_of.iter().map(value).collect::<Vec<_>>();
-        figures.push(Figure::median_of(format!("TCP, {name}"), "Mbit/s", &of(|run| run.stream * 8e-6))?);
-        figures.push(Figure::median_of(format!("UDP of 64 octets, {name}"), "packets/s", &of(|run| run.small))?);
-        figures.push(Figure::median_of(format!("processor for a gigabyte, {name}"), "s", &of(|run| run.processor))?);
-    }
-    // What is held against what; the last is the bench's own error.
-    for (one, other, name) in
-        [(1, 0, "with weir to without"), (1, 2, "with weir to with nft"), (4, 0, "without to without")]
-    {
-        let ratio = |value: fn(&Run) -> f64| -> Vec<f64> {
-            runs[one].iter().zip(&runs[other]).map(|(one, other)| value(one) / value(other)).collect()
-        };
-        let held = |figure: Figure| if one == 1 { figure.at_least(TARGET) } else { figure };
-        figures.push(held(Figure::median_of(format!("TCP, {name}"), "", &ratio(|run| run.stream))?));
-        figures.push(held(Figure::median_of(format!("UDP, {name}"), "", &ratio(|run| run.small))?));
-        figures.push(Figure::median_of(format!("processor, {name}"), "", &ratio(|run| run.processor))?);
-    }
-    Ok(Measured { figures, details: json!({ "rounds": rounds }) })
+    Ok(samples)
 }
 
-fn run(world: &Topology) -> Result<Run> {
-    let processors = processors()?;
-    let (first, last) = (processors.first().context("a processor")?, processors.last().context("a processor")?);
+fn stream(world: &Topology) -> Result<Stream> {
+    let first = *processors()?.first().context("a processor")?;
     // Who sends and who receives stay where they are: where the scheduler puts them decides more than what sits on the uplink.
-    let server = on(*first, || TcpServer::start(&world.internet, HOST_V4))?;
-    let flow = on(*last, || server.flow(&world.client, Transfer::endless(Uplink, UNPACED)))?;
+    let server = on(first, || TcpServer::start(&world.internet, HOST_V4))?;
+    let flow = on(last_processor()?, || server.flow(&world.client, Transfer::endless(Uplink, UNPACED)))?;
     let before = Processors::now()?;
-    let stream = octets_a_second(&flow, STREAM)?;
+    let speed = octets_a_second(&flow, STREAM)?;
     let octets = flow.stop()?.delivered;
     #[expect(clippy::cast_precision_loss, reason = "figures for people")]
     let processor = (Processors::now()?.worked - before.worked) * 1e9 / octets as f64;
-    Ok(Run { stream, small: small(world, *last)?, processor })
+    Ok(Stream { speed, processor })
 }
 
 /// Packets of 64 octets a second that arrive at the far end. One processor sends and carries them, as one queue of a gateway does.
-fn small(world: &Topology, processor: usize) -> Result<f64> {
-    let target = SocketAddr::new(NOBODY.parse()?, 9);
-    let flow = on(processor, || flood(&world.client, target, Datagrams::endless(UNPACED, SMALL_PAYLOAD)))?;
+fn packets_a_second(world: &Topology) -> Result<f64> {
     let wait_for = |packets: u64| -> Result<(Instant, u64)> {
         let goal = world.arrived(0)? + packets;
         eventually("packets to arrive", PATIENCE, || {
@@ -149,10 +162,13 @@ fn small(world: &Topology, processor: usize) -> Result<f64> {
     };
     let (begin, first) = wait_for(SMALL / 10)?;
     let (end, last) = wait_for(SMALL)?;
-    flow.stop()?;
     #[expect(clippy::cast_precision_loss, reason = "figures for people")]
     let packets = (last - first) as f64;
     Ok(packets / end.duration_since(begin).as_secs_f64())
+}
+
+fn last_processor() -> Result<usize> {
+    processors()?.last().copied().context("a processor")
 }
 
 /// Starts something on one processor: the threads that it starts stay there.
