@@ -71,6 +71,7 @@ pub(super) fn measure(options: &Options) -> Result<Measured> {
         Figure::single("time, idle link", "% of a core", idle.percent_of_a_core).at_most(0.1),
         Figure::single("wake-ups, idle link", "1/s", idle.wake_ups_per_second).at_most(2.0),
         Figure::single("memory, idle link", "MiB", memory(pid, "VmRSS")? / MEBI).at_most(10.0),
+        Figure::single("of it neither binary nor library, idle link", "MiB", memory(pid, "RssAnon")? / MEBI),
     ]);
     figures.extend(syncs("syncs, idle link", &world, Duration::from_secs(options.seconds))?);
 
@@ -170,7 +171,7 @@ fn used(pid: u32) -> Result<Used> {
     Ok(used)
 }
 
-/// Octets of memory: `VmRSS` now, `VmHWM` at the most.
+/// Octets of memory: `VmRSS` now, `RssAnon` what of it is in no file, `VmHWM` at the most.
 fn memory(pid: u32, key: &str) -> Result<f64> {
     let kibibytes = line(&fs::read_to_string(format!("/proc/{pid}/status"))?, key)?;
     #[expect(clippy::cast_precision_loss, reason = "a figure for people")]

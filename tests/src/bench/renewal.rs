@@ -40,14 +40,12 @@ struct Flowed {
     refused: u64,
 }
 
-/// Flows on two links alike, one with an agent and one without, take turns.
+/// Flows on one link, with an agent and without, take turns: two links that are made alike differ by more than what is to be told.
 pub(super) fn measure(options: &Options) -> Result<Measured> {
-    let plot = Plot::of(chunked(PLENTY, CHUNK));
-    let governed = World::online(&plot)?;
-    let open = World::build(&plot)?;
+    let mut world = World::online(&Plot::of(chunked(PLENTY, CHUNK)))?;
     let (mut figures, mut details) = (Vec::new(), Vec::new());
     for millis in [0, 200] {
-        governed.delay("update", Duration::from_millis(millis))?;
+        world.delay("update", Duration::from_millis(millis))?;
         let mut pairs = Vec::new();
         for number in 0..options.pairs {
             let direction = if number % 2 == 0 { Uplink } else { Downlink };
@@ -55,23 +53,44 @@ pub(super) fn measure(options: &Options) -> Result<Measured> {
             // Neither of the two always goes first.
             for turn in [number / 2 % 2, 1 - number / 2 % 2] {
                 if turn == 0 {
-                    with = Some(flow(&governed, direction, options)?);
+                    govern(&mut world)?;
+                    with = Some(flow(&world, direction, options)?);
                 } else {
-                    without = Some(flow(&open, direction, options)?);
+                    let_go(&mut world)?;
+                    without = Some(flow(&world, direction, options)?);
                 }
             }
             let pair = with.zip(without).context("two flows")?;
             say(&format!("{millis} ms, pair {} of {}: {pair:?}", number + 1, options.pairs));
             pairs.push(pair);
         }
-        ensure!(governed.struck()? > 0, "nothing was renewed");
+        ensure!(world.struck()? > 0, "nothing was renewed");
         figures.extend(figures_of(millis, &pairs)?);
         let told = pairs.iter().map(|(with, without)| [with.octets_per_second, without.octets_per_second]);
         details.push(json!({
-            "millisecondsToTheServer": millis, "octetsPerSecond": told.collect::<Vec<_>>(), "renewals": governed.struck()?,
+            "millisecondsToTheServer": millis, "octetsPerSecond": told.collect::<Vec<_>>(), "renewals": world.struck()?,
         }));
     }
     Ok(Measured { figures, details: details.into() })
+}
+
+/// Has an agent meter the link, unless one does.
+fn govern(world: &mut World) -> Result<()> {
+    if world.agent.is_none() {
+        world.start_agent(&[])?;
+        world.reaches(0, &["active", "renewing"])?;
+    }
+    Ok(())
+}
+
+/// Has nobody meter the link: neither an agent nor what one leaves in the kernel.
+fn let_go(world: &mut World) -> Result<()> {
+    if world.agent.is_some() {
+        world.stop_agent()?;
+        let removed = world.weir("detach", &[])?;
+        ensure!(removed.status.success(), "weir detach: {}", String::from_utf8_lossy(&removed.stderr));
+    }
+    Ok(())
 }
 
 fn figures_of(millis: u64, pairs: &[(Flowed, Flowed)]) -> Result<[Figure; 4]> {
