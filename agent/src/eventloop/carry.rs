@@ -8,6 +8,7 @@ use super::{Agent, Message, tidings};
 use crate::clock::boot_now;
 use crate::drill::{self, Point};
 use crate::ledger::{SealRequest, SealedMessage};
+use crate::local::Tidings;
 use crate::onboarding::Onboarding;
 use crate::quota::{Command, Event, MessageKey, Outcome, Record, Route};
 use crate::reporter::{self, Attempt, AttemptKind, Attempted, Reporter};
@@ -66,7 +67,7 @@ impl Agent {
                 command => tracing::info!(link = label, ?command, "command"),
             }
             if let Some(tidings) = tidings::of_command(&command).filter(|_| self.progress.draining().is_none()) {
-                self.timeline.note(Some(label), tidings);
+                self.note_command(station, &command, tidings);
             }
             if let Command::Record(record) = command {
                 batch.push(record);
@@ -87,6 +88,16 @@ impl Agent {
         }
         self.commit(&mut batch)?;
         self.note_state(station)
+    }
+
+    /// Tells people what a command means to its link. What they have been told already is counted, and not told again.
+    fn note_command(&mut self, index: usize, command: &Command, tidings: Tidings) {
+        let station = &mut self.stations[index];
+        if station.told_end.is_news(command, &tidings) {
+            self.timeline.note(Some(station.label()), tidings);
+        } else {
+            self.timeline.count(Some(station.label()), tidings.kind);
+        }
     }
 
     /// Tells people of a state that no record tells.

@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 
 use super::balance::Trend;
 use super::portals::Portals;
+use super::tidings::ToldEnd;
 use crate::config::Link as LinkConfig;
 use crate::datapath::filters::filters;
 use crate::datapath::{Datapath, throttle_tolerance};
@@ -44,6 +45,8 @@ pub(super) struct Station {
     pub(super) gaps: u32,
     /// The state of its session that people were told of last.
     pub(super) told_state: State,
+    /// The end of its package as people were told of it last.
+    pub(super) told_end: ToldEnd,
     /// What others have put ahead of the meter, as was last said.
     pub(super) ahead: Vec<String>,
     /// What earlier meters have counted, and on which interface: its own counters hold that as well.
@@ -95,6 +98,7 @@ impl Station {
             failures: 0,
             gaps: 0,
             told_state: State::Idle,
+            told_end: ToldEnd::default(),
             ahead: Vec::new(),
             counted_before: None,
             answered_at: None,

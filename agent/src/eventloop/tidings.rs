@@ -2,6 +2,7 @@
 
 use crate::local::{Kind, Tidings};
 use crate::quota::{Command, Event, Grant, Outcome, Record, ResultCode, State};
+use crate::units::Octets;
 
 /// What an event means to the link that it happened to; `None` for what is everyday business.
 pub(super) fn of_event(event: &Event) -> Option<Tidings> {
@@ -41,6 +42,28 @@ pub(super) fn of_command(command: &Command) -> Option<Tidings> {
     match command {
         Command::Record(record) => of_record(record),
         Command::Send { .. } | Command::SetGate(_) | Command::DrawName | Command::Read => None,
+    }
+}
+
+/// The end of a package as people were told of it last: the words, and the ceiling at which it ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct ToldEnd(Option<(String, Octets)>);
+
+impl ToldEnd {
+    /// Whether what a command means is news. For a used-up package the server is asked again and again, and grants what was left of it
+    /// each time: that is told once, and again only when more has come.
+    pub(super) fn is_news(&mut self, command: &Command, tidings: &Tidings) -> bool {
+        let Command::Record(record) = command else { return true };
+        if let Record::SessionOpened(_) = record {
+            self.0 = None;
+        }
+        let Record::MessageAcknowledged { grant: Some(grant), .. } = record else { return true };
+        if tidings.kind != Kind::Exhausted {
+            self.0 = None;
+            return true;
+        }
+        let told = self.0.replace((tidings.words.clone(), grant.ceiling));
+        told.is_none_or(|(words, ceiling)| words != tidings.words || grant.ceiling > ceiling)
     }
 }
 
@@ -117,8 +140,8 @@ pub(super) fn of_state(before: State, after: State) -> Option<Tidings> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quota::{Exceptions, FinalUnitAction};
-    use crate::units::Octets;
+    use crate::quota::{Exceptions, FinalUnitAction, MessageKey};
+    use crate::units::{ChargingId, InvocationSequenceNumber};
 
     fn grant(result: ResultCode, octets: u64, final_unit: Option<FinalUnitAction>) -> Grant {
         let octets = Octets::new(octets);
@@ -141,6 +164,38 @@ mod tests {
         let last = grant(ResultCode::Success, 7, Some(FinalUnitAction::Terminate));
         assert_eq!(told(&last), (Kind::Exhausted, Some(7)));
         assert_eq!(told(&grant(ResultCode::QuotaLimitReached, 0, None)), (Kind::Exhausted, None));
+    }
+
+    fn acknowledged(grant: Grant) -> Command {
+        Command::Record(Record::MessageAcknowledged {
+            key: MessageKey { session: ChargingId::new(7), number: InvocationSequenceNumber::new(1) },
+            session_ref: None,
+            grant: Some(grant),
+            failure_handling: None,
+        })
+    }
+
+    #[test]
+    fn what_is_left_of_a_package_is_told_once_however_often_it_is_granted_and_again_when_more_has_come() {
+        let mut told = ToldEnd::default();
+        let mut is_news = |result, ceiling, octets, last: Option<FinalUnitAction>| {
+            let command = acknowledged(Grant { ceiling: Octets::new(ceiling), ..grant(result, octets, last) });
+            told.is_news(&command, &of_command(&command).expect("tidings"))
+        };
+        let last = Some(FinalUnitAction::Terminate);
+        assert!(is_news(ResultCode::Success, 500_000, 500_000, None), "units");
+        assert!(is_news(ResultCode::Success, 1_000_000, 500_000, last), "the last units");
+        for _ in 0..3 {
+            assert!(
+                !is_news(ResultCode::Success, 1_000_000, 304, last),
+                "a packet was too large for what is left of them"
+            );
+        }
+        assert!(is_news(ResultCode::Denied, 999_696, 0, None), "the server refuses: that was not so before");
+        assert!(!is_news(ResultCode::Denied, 999_696, 0, None));
+        assert!(is_news(ResultCode::Success, 1_000_304, 304, last), "a top-up, small as it is");
+        assert!(is_news(ResultCode::Success, 9_000_000, 1_000_000, None));
+        assert!(is_news(ResultCode::Success, 9_000_000, 304, last), "the end of another package");
     }
 
     #[test]

@@ -142,6 +142,11 @@ impl Timeline {
         let _ = kept.feed.send(happening);
     }
 
+    /// Counts something that happened as it did before, and that needs no telling.
+    pub fn count(&self, link: Option<&str>, kind: Kind) {
+        *self.kept().tallies.entry((kind, link.map(str::to_owned))).or_default() += 1;
+    }
+
     /// What is kept with a number above `after`, oldest first, and everything that comes from now on: none twice, none left out.
     pub(super) fn watch(&self, after: u64) -> (Vec<Happening>, broadcast::Receiver<Happening>) {
         let kept = self.kept();
@@ -178,6 +183,15 @@ mod tests {
         let (kept, _) = timeline.watch(0);
         assert_eq!((kept.len(), kept[0].id), (KEPT, 4));
         assert_eq!(kept[KEPT - 1].words, format!("number {}", KEPT + 2));
+    }
+
+    #[test]
+    fn what_is_counted_is_in_the_tally_and_not_in_the_list() {
+        let timeline = Timeline::new(Clock::default());
+        timeline.note(Some("wan0"), Tidings::new(Kind::Exhausted, "used up"));
+        timeline.count(Some("wan0"), Kind::Exhausted);
+        let tally = Tally { kind: Kind::Exhausted, link: Some("wan0".to_owned()), times: 2 };
+        assert_eq!((ids(&timeline.watch(0).0), timeline.tallies()), (vec![1], vec![tally]));
     }
 
     #[test]
