@@ -4,9 +4,10 @@ use std::io::{IsTerminal, Write as _};
 use std::process::ExitCode;
 
 use agent::args::{self, Command, DatapathLoad, Run};
-use agent::cli::{self, Usage};
+use agent::cli::check::EXIT_UNKNOWN;
+use agent::cli::{self, Failure, Usage};
 use agent::clock::Clock;
-use agent::config::EXIT_USAGE;
+use agent::config::{EXIT_FAILED, EXIT_USAGE};
 use agent::datapath::{LoadSpec, load_and_pin};
 use agent::drill;
 use agent::eventloop::{self, OnStop};
@@ -23,20 +24,47 @@ fn main() -> ExitCode {
         Err(ended) => {
             // Help that cannot be printed is no reason to fail differently.
             let _ = ended.message.print();
+            if let Some(failure) = ended.failure() {
+                tell_wrong_usage(&failure);
+            }
             return ExitCode::from(ended.status);
         }
     };
     match obey(&command) {
         Ok(code) => code,
-        Err(error) if error.is::<Usage>() => {
-            complain(&error.to_string());
-            ExitCode::from(EXIT_USAGE)
-        }
-        Err(error) => {
-            complain(&format!("weir: {error:#}"));
-            ExitCode::FAILURE
-        }
+        Err(error) if error.is::<Usage>() => fail(&error.to_string(), "", EXIT_USAGE),
+        Err(error) => fail(&format!("{error:#}"), "weir: ", EXIT_FAILED),
     }
+}
+
+/// The last word of a command: for people, and for programs where they have asked.
+fn fail(words: &str, who: &str, status: u8) -> ExitCode {
+    complain(&format!("{who}{words}"));
+    tell_programs(&Failure::new(words, status));
+    ExitCode::from(status)
+}
+
+/// Whoever has asked for JSON gets a document of what went wrong, too.
+fn tell_programs(failure: &Failure) {
+    if asks_for_json() {
+        // What cannot be written has been said on standard error.
+        let _ = cli::as_json(failure).and_then(|document| cli::print(&document));
+    }
+}
+
+/// The same of a command line that cannot be read; monitoring, which reads standard output alone, gets the line or document that it knows.
+fn tell_wrong_usage(failure: &Failure) {
+    if failure.exit_status != EXIT_UNKNOWN {
+        return tell_programs(failure);
+    }
+    let verdict = cli::check::unknown(&failure.error);
+    let said = if asks_for_json() { cli::as_json(&verdict) } else { Ok(verdict.line()) };
+    // As above.
+    let _ = said.and_then(|said| cli::print(&said));
+}
+
+fn asks_for_json() -> bool {
+    std::env::args_os().any(|word| word == "--json")
 }
 
 fn obey(command: &Command) -> Result<ExitCode> {

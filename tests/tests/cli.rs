@@ -127,7 +127,11 @@ fn what_is_detached_after_a_crash_is_recorded_and_the_next_start_bills_it_to_the
     let passed = world.kernel(0)?;
 
     let gone = world.weir("status", &[])?;
-    ensure!(gone.status.code() == Some(1) && err(&gone).contains("is `weir run` running"), "{}", err(&gone));
+    ensure!(
+        gone.status.code() == Some(1) && err(&gone).contains("start the agent (systemctl start weir, or weir run)"),
+        "{}",
+        err(&gone)
+    );
     let unknown = world.weir("check", &[])?;
     ensure!(unknown.status.code() == Some(3), "{}", out(&unknown));
     let ledger = world.weir("ledger", &["--json"])?;
@@ -217,10 +221,9 @@ fn what_cannot_be_done_is_told_with_what_to_type_instead() -> Result<()> {
     let world = World::build(&Plot::of(chunked(PLENTY, 2 << 20)))?;
     for (command, args, status, words) in [
         ("watch", &[][..], 64, "`weir status` prints once"),
-        ("status", &[][..], 1, "is `weir run` running"),
-        ("renew", &[][..], 1, "is `weir run` running"),
+        ("status", &[][..], 1, "start the agent (systemctl start weir, or weir run)"),
+        ("renew", &[][..], 1, "start the agent (systemctl start weir, or weir run)"),
         ("ledger", &[][..], 1, "ledger.db cannot be read"),
-        ("check", &["--warn", "90", "--crit", "80"][..], 64, "a warning comes before what is critical"),
         ("status", &["--units", "pints"][..], 64, "binary, decimal, octets"),
     ] {
         let output = world.weir(command, args)?;

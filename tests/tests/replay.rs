@@ -94,7 +94,7 @@ fn what_an_agent_did_before_and_after_a_crash_is_done_again_and_an_octet_more_is
     assert_eq!(played.status.code(), Some(1), "{played:?}");
     assert!(words.starts_with(&format!("changed.jsonl:{line}: wan0 at ")), "{words}");
     assert!(
-        words.contains("  recorded:  Record(ContainerClosed") && words.contains("  this core: Record(ContainerClosed"),
+        words.contains("  recorded  Record(ContainerClosed") && words.contains("  this core Record(ContainerClosed"),
         "{words}"
     );
     assert_eq!(world.weir_replay(&["nowhere.jsonl"])?.status.code(), Some(64));

@@ -128,7 +128,7 @@ fn watch_lives_through_the_agents_restart_and_gives_the_terminal_back() -> Resul
     terminal.shows("used,", 1)?;
     ensure!(terminal.mode()? != before, "keys are read one by one");
     world.kill_agent()?;
-    terminal.shows("ANSWER:", 1)?;
+    terminal.shows("ANSWER", 1)?;
     let headings = terminal.count(VERSION);
     world.start_agent(&[])?;
     terminal.shows(VERSION, headings + 1)?;

@@ -12,6 +12,9 @@ pub struct Attach {
     /// Configuration file
     #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     pub config: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `weir detach`.
@@ -20,7 +23,7 @@ pub struct Detach {
     /// Configuration file
     #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     pub config: PathBuf,
-    /// Take the meters off even where what they have counted cannot be recorded; it is told, and billed by nobody
+    /// Take the meters off even where what they have counted cannot be recorded: that is told, and then billed by nobody
     #[arg(long)]
     pub force: bool,
     /// Print JSON

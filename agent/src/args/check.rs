@@ -25,7 +25,7 @@ pub struct Check {
     /// Keep the outcome of the last check here, for the hook
     #[arg(long, value_name = "FILE")]
     pub state: Option<PathBuf>,
-    /// What amounts of data are told in
+    /// Units in which amounts of data are shown
     #[arg(long, value_enum, default_value_t, value_name = "UNITS")]
     pub units: Units,
     /// Print JSON

@@ -19,4 +19,7 @@ pub struct ConfigCheck {
     /// Configuration file
     #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     pub config: PathBuf,
+    /// Print JSON: whether it is right, and what is wrong in which line
+    #[arg(long)]
+    pub json: bool,
 }

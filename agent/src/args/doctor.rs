@@ -18,7 +18,7 @@ pub struct Doctor {
     /// Print JSON: every finding with its name, and the number of its schema
     #[arg(long)]
     pub json: bool,
-    /// Whether to use colour; without this as the terminal can and `NO_COLOR` says
+    /// Whether to use colour; auto: on a terminal, unless `NO_COLOR` is set
     #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
     pub color: ColorChoice,
 }

@@ -34,6 +34,8 @@ pub use usage::{Spans, Usage};
 pub use version::Version;
 pub use watch::Watch;
 
+use crate::cli::Failure;
+use crate::cli::check::EXIT_UNKNOWN;
 use crate::config::EXIT_USAGE;
 
 /// Where the configuration file is unless said otherwise.
@@ -89,14 +91,30 @@ pub enum Command {
 pub struct Ended {
     /// Help, version, or what is wrong: print with [`clap::Error::print`].
     pub message: clap::Error,
-    /// 0 for help and version, else 64.
+    /// 0 for help and version, else 64; of `weir check` 3, which is what monitoring knows.
     pub status: u8,
+}
+
+impl Ended {
+    /// What is wrong, for programs; `None` where nothing is.
+    #[must_use]
+    pub fn failure(&self) -> Option<Failure> {
+        let whole = self.message.to_string();
+        let said = whole.split("\n\n").next().unwrap_or_default();
+        (self.status != 0).then(|| Failure::new(said.strip_prefix("error: ").unwrap_or(said), self.status))
+    }
 }
 
 /// Reads a command line, the program's name first.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, Ended> {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let is_check = args.get(1).is_some_and(|command| command == "check");
     Cli::try_parse_from(args).map_err(|message| {
-        let status = if message.exit_code() == 0 { 0 } else { EXIT_USAGE };
+        let status = match message.exit_code() {
+            0 => 0,
+            _ if is_check => EXIT_UNKNOWN,
+            _ => EXIT_USAGE,
+        };
         Ended { message, status }
     })
 }

@@ -24,10 +24,10 @@ pub struct Look {
     /// Print JSON: raw octets, RFC 3339 times, and the number of its schema
     #[arg(long)]
     pub json: bool,
-    /// What amounts of data are told in
+    /// Units in which amounts of data are shown
     #[arg(long, value_enum, default_value_t, value_name = "UNITS")]
     pub units: Units,
-    /// Whether to use colour; without this as the terminal can and `NO_COLOR` says
+    /// Whether to use colour; auto: on a terminal, unless `NO_COLOR` is set
     #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
     pub color: ColorChoice,
 }

@@ -35,14 +35,14 @@ fn the_other_commands_are_known() {
     }
     let detach = Detach { config: "w.toml".into(), force: true, json: false };
     assert_eq!(given("weir detach --config w.toml --force"), Ok(Command::Detach(detach)));
-    assert_eq!(given("weir attach"), Ok(Command::Attach(Attach { config: DEFAULT_CONFIG.into() })));
+    assert_eq!(given("weir attach"), Ok(Command::Attach(Attach { config: DEFAULT_CONFIG.into(), json: false })));
     assert_eq!(given("weir version --json"), Ok(Command::Version(Version { json: true })));
     let doctor = Doctor { config: "w.toml".into(), offline: true, json: true, color: ColorChoice::Auto };
     assert_eq!(given("weir doctor --offline --json --config w.toml"), Ok(Command::Doctor(doctor)));
     let replay = Replay { json: true, file: "r.jsonl".into() };
     assert_eq!(given("weir replay --json r.jsonl"), Ok(Command::Replay(replay)));
-    let check = ConfigCheck { config: "w.toml".into() };
-    assert_eq!(given("weir config check --config w.toml"), Ok(Command::Config(ConfigCommand::Check(check))));
+    let check = ConfigCheck { config: "w.toml".into(), json: true };
+    assert_eq!(given("weir config check --config w.toml --json"), Ok(Command::Config(ConfigCommand::Check(check))));
     let load = DatapathLoad { link: "wwan0".into(), pin_root: "/p".into(), retire: vec![7, 9] };
     let line = "weir datapath-load --link wwan0 --pin-root /p --retire 7 --retire 9";
     assert_eq!(given(line), Ok(Command::DatapathLoad(load)));
@@ -63,7 +63,6 @@ fn help_and_version_end_well_and_bad_usage_with_64() {
         "weir replay a b",
         "weir renew a b",
         "weir renew --wait 601",
-        "weir check --warn 0",
         "weir detach wan0",
         "weir watch --json",
         "weir status --socket a --config b",
@@ -74,6 +73,19 @@ fn help_and_version_end_well_and_bad_usage_with_64() {
     ] {
         assert_eq!(given(line), Err(64), "{line}");
     }
+    for line in ["weir check --warn 0", "weir check --link", "weir check wan0", "weir check --hook true"] {
+        assert_eq!(given(line), Err(3), "monitoring knows no 64: {line}");
+    }
+    assert_eq!(given("weir check --help"), Err(0));
+}
+
+#[test]
+fn a_wrong_command_line_is_told_to_programs_in_one_line() {
+    let failure = |line: &str| parse(line.split_whitespace().map(OsString::from)).expect_err(line).failure();
+    let told = failure("weir status --units pints --json").expect("a failure");
+    assert_eq!(told.error, "invalid value 'pints' for '--units <UNITS>' [possible values: binary, decimal, octets]");
+    assert_eq!(told.exit_status, 64);
+    assert_eq!(failure("weir status --help"), None);
 }
 
 #[test]

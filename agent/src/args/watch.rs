@@ -1,6 +1,6 @@
 //! `weir watch`.
 
-use clap::Args;
+use clap::{Args, ColorChoice};
 
 use super::Whom;
 use crate::cli::words::Units;
@@ -11,7 +11,10 @@ pub struct Watch {
     /// Which agent.
     #[command(flatten)]
     pub whom: Whom,
-    /// What amounts of data are told in; `u` changes it
+    /// Units in which amounts of data are shown; `u` changes them
     #[arg(long, value_enum, default_value_t, value_name = "UNITS")]
     pub units: Units,
+    /// Whether to use colour; auto: on a terminal, unless `NO_COLOR` is set
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    pub color: ColorChoice,
 }

@@ -1,14 +1,14 @@
 //! `weir attach` and `weir detach`: puts the meters into the kernel before the agent runs, and takes everything out again when it does not.
 
-use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use agent_common::Counters;
 use anyhow::{Context, Result, bail};
 use nix::net::if_::if_nameindex;
 use serde::Serialize;
+use serde_json::{Value, json};
 
-use super::words::octets;
+use super::words::{Screen, octets};
 use super::{as_json, load, print};
 use crate::args;
 use crate::clock::{Moment, boot_id};
@@ -23,13 +23,22 @@ use crate::ledger::Ledger;
 use crate::quota::{Reading, Record, StoredSession, Trigger};
 use crate::units::{BootId, Epoch, Generation};
 
+/// What became of one link, as JSON has it.
+#[derive(Debug, Serialize)]
+pub struct Attached {
+    /// The link.
+    pub link: String,
+    /// Whether it was metered before; then its gate stays as it is, else it is shut.
+    pub was_metered: bool,
+}
+
 /// Meters every configured link that is there, behind a shut gate. What is metered already stays as it is.
 pub fn attach(asked: &args::Attach) -> Result<ExitCode> {
     drill::prepare()?;
     let config = load(&asked.config)?;
     make_pin_root(&config.pin_root)?;
     let _claim = PinRootClaim::take(&config.pin_root)?;
-    let mut text = String::new();
+    let mut attached = Vec::new();
     for (name, ifindex) in interfaces()? {
         if !config.links.iter().any(|link| link.matches(&name)) {
             continue;
@@ -37,33 +46,59 @@ pub fn attach(asked: &args::Attach) -> Result<ExitCode> {
         let _claim = LinkClaim::take(&name, ifindex)?;
         let spec = LoadSpec { link: name.clone(), pin_root: config.pin_root.clone(), retire: Vec::new() };
         let loaded = load_and_pin(&spec).with_context(|| format!("metering {name}"))?;
-        let words = match loaded.origin {
-            Origin::New => "metered; its gate is shut until `weir run` has units for it",
-            Origin::Adopted => "was metered already; its gate stays as it is",
+        let was_metered = match loaded.origin {
+            Origin::New => false,
+            Origin::Adopted => true,
         };
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{name}: {words}");
+        attached.push(Attached { link: name, was_metered });
     }
-    if text.is_empty() {
+    if attached.is_empty() {
         bail!("none of the links that {} names is there; `ip link` shows those that are", asked.config.display());
     }
+    let text =
+        if asked.json { as_json(&self::attached(&attached))? } else { render_attached(&attached, &Screen::plain()) };
     print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// What became of one meter.
+/// What became of the links, as a document.
+#[must_use]
+pub fn attached(links: &[Attached]) -> Value {
+    json!({ "schema": 1, "attached": links })
+}
+
+/// What became of the links in lines that fit.
+#[must_use]
+pub fn render_attached(attached: &[Attached], screen: &Screen) -> String {
+    let mut page = String::new();
+    for Attached { link, was_metered } in attached {
+        let words = if *was_metered {
+            "was metered already; its gate stays as it is"
+        } else {
+            "metered; its gate is shut until `weir run` has units for it"
+        };
+        screen.add(&mut page, 0, &format!("{link}: {words}"));
+    }
+    page
+}
+
+/// What became of one meter, as JSON has it.
 #[derive(Debug, Serialize)]
-struct Removed {
+pub struct Removed {
     /// The link, where it is known.
-    link: Option<String>,
-    epoch: u32,
-    passed_uplink_octets: u64,
-    passed_downlink_octets: u64,
-    throttled_octets: u64,
+    pub link: Option<String>,
+    /// The meter's epoch.
+    pub epoch: u32,
+    /// Octets that had passed under the ceiling, uplink.
+    pub passed_uplink_octets: u64,
+    /// The same, downlink.
+    pub passed_downlink_octets: u64,
+    /// Octets that had passed throttled, both directions.
+    pub throttled_octets: u64,
     /// Of these: recorded just now, for the next start to report.
-    recorded_octets: u64,
+    pub recorded_octets: u64,
     /// Of these: in no session of this ledger, and so billed by nobody.
-    lost_octets: u64,
+    pub lost_octets: u64,
 }
 
 /// Takes off and unpins all that weir has put into the kernel, once what it has counted is recorded.
@@ -78,8 +113,8 @@ pub fn detach(asked: &args::Detach) -> Result<ExitCode> {
     if !unknown.is_empty() && !asked.force {
         let each: Vec<String> = unknown.iter().map(|meter| meter.words()).collect();
         bail!(
-            "nothing was touched: the ledger {} knows of no session on {}, so what they have counted cannot be recorded. Name the \
-             configuration that they belong to, or take them off and lose it: weir detach --force",
+            "nothing was touched: the ledger {} knows of no session on {}, so what was counted there cannot be recorded; name the \
+             configuration that it belongs to (--config), or take it off and lose that: weir detach --force",
             config.ledger.display(),
             each.join("; ")
         );
@@ -89,8 +124,7 @@ pub fn detach(asked: &args::Detach) -> Result<ExitCode> {
     }
     let removed = books.settle(&config, &found)?;
     clear_pin_root(&config.pin_root)?;
-    let text =
-        if asked.json { as_json(&serde_json::json!({ "schema": 1, "removed": removed }))? } else { render(&removed) };
+    let text = if asked.json { as_json(&self::removed(&removed))? } else { render_removed(&removed, &Screen::plain()) };
     print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -244,22 +278,36 @@ fn unrecorded(session: &StoredSession, last: &Reading) -> u64 {
     of(last.passed, before.0) + of(last.throttled, before.1)
 }
 
-fn render(removed: &[Removed]) -> String {
+/// What became of the meters, as a document.
+#[must_use]
+pub fn removed(meters: &[Removed]) -> Value {
+    json!({ "schema": 1, "removed": meters })
+}
+
+/// What became of the meters in lines that fit.
+#[must_use]
+pub fn render_removed(removed: &[Removed], screen: &Screen) -> String {
+    let mut page = String::new();
     if removed.is_empty() {
-        return "there was nothing of weir in the kernel\n".to_owned();
+        screen.add(&mut page, 0, "there was nothing of weir in the kernel");
+        return page;
     }
-    let mut text = String::new();
     for meter in removed {
         let name = meter.link.as_deref().unwrap_or("an earlier meter");
         let (up, down) = (octets(meter.passed_uplink_octets), octets(meter.passed_downlink_octets));
-        let fate = match (meter.recorded_octets, meter.lost_octets) {
-            (_, 1..) => format!("{} of it are in no ledger and billed by nobody", octets(meter.lost_octets)),
-            (0, 0) => "all of it was recorded".to_owned(),
-            (recorded, 0) => format!("{} of it recorded just now; `weir run` reports them", octets(recorded)),
+        let throttled = match meter.throttled_octets {
+            0 => String::new(),
+            count => format!(", {} throttled", octets(count)),
         };
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{name}: taken off; {up} up, {down} down passed it, {fate}");
+        let fate = match (meter.recorded_octets, meter.lost_octets) {
+            (_, 1..) => format!("{} OF THIS ARE IN NO LEDGER AND BILLED BY NOBODY", octets(meter.lost_octets)),
+            (0, 0) => "all of this had been recorded".to_owned(),
+            (recorded, 0) => {
+                format!("{} of this were recorded just now, for the next `weir run` to report", octets(recorded))
+            }
+        };
+        screen.add(&mut page, 0, &format!("{name}: taken off; {up} up, {down} down{throttled} had passed; {fate}"));
     }
-    text.push_str("what these links carry from now on is neither counted nor stopped\n");
-    text
+    screen.add(&mut page, 0, "what these links carry from now on is neither counted nor stopped");
+    page
 }

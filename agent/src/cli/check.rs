@@ -4,13 +4,16 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::words::{Screen, percent};
-use super::{Usage, as_json, print, runtime, socket};
+use super::{as_json, no_such_link, print, runtime, socket};
 use crate::args;
 use crate::local::{self, LinkStatus, Status};
+
+/// Exit status of a check that could not be made.
+pub const EXIT_UNKNOWN: u8 = 3;
 
 /// The outcomes that monitoring knows, from the harmless to what it wants looked at first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
@@ -42,7 +45,7 @@ impl Level {
             Self::Ok => 0,
             Self::Warning => 1,
             Self::Critical => 2,
-            Self::Unknown => 3,
+            Self::Unknown => EXIT_UNKNOWN,
         }
     }
 }
@@ -60,25 +63,24 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    fn line(&self) -> String {
+    /// The line that monitoring reads.
+    #[must_use]
+    pub fn line(&self) -> String {
         let figures = if self.figures.is_empty() { String::new() } else { format!(" | {}", self.figures.join(" ")) };
         format!("WEIR {} - {}{figures}\n", self.level.word(), self.message)
     }
 }
 
-/// Checks, prints, and runs the hook where the outcome has become another one.
+/// Checks, prints, and runs the hook where the outcome has become another one. Monitoring reads standard output and knows four exit
+/// statuses: whatever goes wrong is said there, and is UNKNOWN.
 pub fn run(asked: &args::Check) -> Result<ExitCode> {
-    if asked.warn > asked.crit {
-        let words =
-            format!("--warn {}% is above --crit {}%: a warning comes before what is critical", asked.warn, asked.crit);
-        return Err(Usage(words).into());
-    }
     let screen = Screen { width: usize::MAX, colour: false, units: asked.units };
-    let asking = runtime().and_then(|runtime| runtime.block_on(local::fetch(&socket(&asked.whom)?)));
-    let mut verdict = match asking {
-        Ok(status) => judge(&status, asked, &screen),
-        Err(error) if error.is::<Usage>() => return Err(error),
-        Err(error) => unknown(format!("{error:#}")),
+    let mut verdict = if asked.warn > asked.crit {
+        let (warn, crit) = (asked.warn, asked.crit);
+        unknown(&format!("--warn {warn}% is above --crit {crit}%: a warning comes before what is critical"))
+    } else {
+        let asking = runtime().and_then(|runtime| runtime.block_on(local::fetch(&socket(&asked.whom)?)));
+        asking.map_or_else(|error| unknown(&format!("{error:#}")), |status| judge(&status, asked, &screen))
     };
     if let (Some(hook), Some(state)) = (&asked.hook, &asked.state)
         && let Err(error) = cross(hook, state, &verdict)
@@ -90,8 +92,15 @@ pub fn run(asked: &args::Check) -> Result<ExitCode> {
     Ok(ExitCode::from(verdict.level.status()))
 }
 
-fn unknown(message: String) -> Verdict {
-    Verdict { schema: 1, level: Level::Unknown, message, figures: Vec::new() }
+/// A check that could not be made.
+#[must_use]
+pub fn unknown(message: &str) -> Verdict {
+    Verdict { schema: 1, level: Level::Unknown, message: in_one_line(message), figures: Vec::new() }
+}
+
+/// What stands behind a bar is taken for figures, and a second line is left out.
+fn in_one_line(message: &str) -> String {
+    message.replace(['|', '\n'], " ")
 }
 
 /// What the status comes to.
@@ -100,8 +109,7 @@ pub fn judge(status: &Status, asked: &args::Check, screen: &Screen) -> Verdict {
     let meant = |link: &&LinkStatus| asked.link.as_deref().is_none_or(|name| name == link.link);
     let links: Vec<&LinkStatus> = status.links.iter().filter(meant).collect();
     if links.is_empty() {
-        let name = asked.link.as_deref().unwrap_or("at all");
-        return unknown(format!("there is no metered link {name}"));
+        return unknown(&no_such_link(asked.link.as_deref(), status));
     }
     let mut found = of_agent(status, screen);
     let mut figures = Vec::new();
@@ -114,8 +122,7 @@ pub fn judge(status: &Status, asked: &args::Check, screen: &Screen) -> Verdict {
     found.sort_by_key(|(level, _)| std::cmp::Reverse(*level));
     let told = found.iter().filter(|(each, _)| level == Level::Ok || *each != Level::Ok);
     let message = told.map(|(_, words)| words.as_str()).collect::<Vec<_>>().join("; ");
-    // What stands behind a bar is taken for figures.
-    Verdict { schema: 1, level, message: message.replace(['|', '\n'], " "), figures }
+    Verdict { schema: 1, level, message: in_one_line(&message), figures }
 }
 
 /// What is wrong with the agent as a whole.
@@ -127,11 +134,12 @@ fn of_agent(status: &Status, screen: &Screen) -> Vec<(Level, String)> {
     if status.ledger_drift_octets > 0 {
         found.push((
             Level::Critical,
-            format!("the ledger's books do not close by {} octets", status.ledger_drift_octets),
+            format!("the ledger's books do not close: {} octets are astray", status.ledger_drift_octets),
         ));
     }
     if status.set_aside_octets > 0 {
-        found.push((Level::Warning, format!("{} refused by the server", screen.octets(status.set_aside_octets))));
+        let octets = screen.octets(status.set_aside_octets);
+        found.push((Level::Warning, format!("{octets} refused by the server (`weir ledger` says why)")));
     }
     if !status.ledger_persistent {
         found.push((Level::Warning, "the ledger lies in memory".to_owned()));
@@ -153,10 +161,8 @@ fn of_link(link: &LinkStatus, asked: &args::Check, screen: &Screen) -> (Level, S
         _ => {}
     }
     let Some((bought, left)) = link.package.bought_octets.zip(link.package.left_octets) else {
-        return (
-            Level::Unknown,
-            format!("{name}: {}, the server does not say what is left of the package", link.state),
-        );
+        let words = format!("{name} is {}, and the server does not say what is left of the package", link.state);
+        return (Level::Unknown, words);
     };
     let used = bought.saturating_sub(left);
     let is_above = |share: u8| u128::from(used) * 100 >= u128::from(bought) * u128::from(share);
@@ -184,8 +190,14 @@ fn cross(hook: &str, state: &Path, verdict: &Verdict) -> Result<()> {
     let before = match fs::read_to_string(state) {
         Ok(text) => {
             let text = text.trim();
-            let level = serde_json::from_value(text.into());
-            Some(level.with_context(|| format!("{} holds no outcome of a check but {text:?}", state.display()))?)
+            let level = serde_json::from_value(text.into()).ok();
+            let other = || {
+                format!(
+                    "{} holds no outcome of a check but {text:?}; remove it, or name another file (--state)",
+                    state.display()
+                )
+            };
+            Some(level.with_context(other)?)
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => return Err(error).with_context(|| format!("reading {}", state.display())),
@@ -203,6 +215,9 @@ fn cross(hook: &str, state: &Path, verdict: &Verdict) -> Result<()> {
         ensure!(ended.success(), "the hook {hook:?} ended with {ended}; it is run again by the next check");
     }
     let fresh = state.with_extension("new");
-    fs::write(&fresh, format!("{}\n", verdict.level.word())).with_context(|| format!("writing {}", fresh.display()))?;
-    fs::rename(&fresh, state).with_context(|| format!("renaming {}", fresh.display()))
+    let unkept = |error: std::io::Error| {
+        anyhow!("the outcome cannot be kept in {}: {error}; name another file (--state)", state.display())
+    };
+    let word = format!("{}\n", verdict.level.word());
+    fs::write(&fresh, word).and_then(|()| fs::rename(&fresh, state)).map_err(unkept)
 }

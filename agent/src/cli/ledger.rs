@@ -1,24 +1,24 @@
 //! `weir ledger`: sessions, grants, and where every octet is; of the running agent, or from the file when none runs.
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use super::words::{Screen, Tone, times};
+use super::words::{Screen, Tone, counted, time, times};
 use super::{as_json, load, print, runtime, socket};
 use crate::args;
 use crate::ledger::{Accounts, Amount, SessionAccount, SetAsideAccount, account};
-use crate::local::{LEDGER_PATH, get, is_answering};
+use crate::local::{LEDGER_PATH, get, reach};
 
 /// Prints the account.
 pub fn run(asked: &args::Ledger) -> Result<ExitCode> {
     let socket = socket(&asked.whom)?;
-    let accounts: Accounts = if is_answering(&socket) || asked.whom.socket.is_some() {
-        runtime()?.block_on(get(&socket, LEDGER_PATH))?
-    } else {
-        let ledger = load(&asked.whom.config)?.ledger;
-        let why = || format!("no agent answers at {}, and the file it would have", socket.display());
-        account(&ledger).with_context(why)?
+    let accounts: Accounts = match reach(&socket) {
+        Err(nobody) if asked.whom.socket.is_none() && nobody.kind != ErrorKind::PermissionDenied => {
+            account(&load(&asked.whom.config)?.ledger).with_context(|| format!("{nobody}; and without an agent"))?
+        }
+        Err(_) | Ok(()) => runtime()?.block_on(get(&socket, LEDGER_PATH))?,
     };
     print(&if asked.look.json { as_json(&accounts)? } else { render(&accounts, &Screen::for_text(asked.look)) })?;
     Ok(ExitCode::SUCCESS)
@@ -80,12 +80,11 @@ fn render_open(page: &mut String, session: &SessionAccount, screen: &Screen) {
     if let Some(message) = &session.message {
         let octets = screen.octets(session.in_message.total());
         let what = format!("{} {}", message.operation, message.number);
-        parts.push(format!("{octets} sealed in {what} ({}), which is to be answered", time(&message.sealed_at)));
+        parts.push(format!("{octets} sealed in {what} ({}), not answered yet", time(&message.sealed_at)));
     }
     if session.waiting_containers > 0 {
-        let containers = if session.waiting_containers == 1 { "container" } else { "containers" };
         let octets = screen.octets(session.waiting.total());
-        parts.push(format!("{octets} waiting in {} {containers}", session.waiting_containers));
+        parts.push(format!("{octets} waiting in {}", counted(session.waiting_containers, "container")));
     }
     if session.set_aside.total() > 0 {
         parts.push(format!("{} set aside", screen.octets(session.set_aside.total())));
@@ -98,7 +97,8 @@ fn render_open(page: &mut String, session: &SessionAccount, screen: &Screen) {
     screen.item(page, "of it", &format!("{sum}{drift}"));
     screen.item(page, "and since", &format!("{} recorded in the open interval", amount(&session.interval, screen)));
     if let Some(uncertain) = session.uncertain_octets.filter(|octets| *octets > 0) {
-        screen.item(page, "unknown", &format!("up to {} after the last record", screen.octets(uncertain)));
+        let octets = screen.octets(uncertain);
+        screen.item(page, "unknown", &format!("up to {octets} may have passed after the last record; not billed"));
     }
 }
 
@@ -110,7 +110,7 @@ fn granted(session: &SessionAccount, screen: &Screen) -> String {
     let result = result.map(|result| format!(" ({result})")).unwrap_or_default();
     let last_units = session.final_unit.as_deref().map(|action| format!("; the last units, then {action}"));
     format!(
-        "{}, last {}{result}, up to {} of the session{}",
+        "{}, the last time {}{result}; the gate shuts at {}{}",
         times(session.grants),
         screen.octets(last),
         screen.octets(ceiling),
@@ -142,10 +142,4 @@ fn amount(amount: &Amount, screen: &Screen) -> String {
         octets => format!(", {} throttled", screen.octets(octets)),
     };
     format!("{up} up, {down} down{offline}")
-}
-
-/// RFC 3339 to the second, for people: `2026-11-28 19:40:02Z`.
-fn time(text: &str) -> String {
-    let whole = text.split('.').next().unwrap_or(text).trim_end_matches('Z');
-    format!("{}Z", whole.replace('T', " "))
 }

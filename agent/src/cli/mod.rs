@@ -23,11 +23,40 @@ use serde::Serialize;
 
 use crate::args::Whom;
 use crate::config::Config;
+use crate::local::Status;
 
 /// A command was asked for in a way that cannot be done: said as it is, and ended with status 64.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Usage(pub String);
+
+/// A command that failed, for programs (`--json`); for people the same sentence stands on standard error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    schema: u32,
+    /// What, where, and what to do about it.
+    pub error: String,
+    /// The exit status that goes with it.
+    pub exit_status: u8,
+}
+
+impl Failure {
+    /// A failure, in one line.
+    #[must_use]
+    pub fn new(error: &str, exit_status: u8) -> Self {
+        Self { schema: 1, error: error.lines().map(str::trim).collect::<Vec<_>>().join(" "), exit_status }
+    }
+}
+
+/// That there is no such link, and which there are.
+fn no_such_link(asked: Option<&str>, status: &Status) -> String {
+    let known: Vec<&str> = status.links.iter().map(|link| link.link.as_str()).collect();
+    match (asked, &known[..]) {
+        (None, _) | (_, []) => "no link of the configuration is there yet; `ip link` shows those that are".to_owned(),
+        (Some(name), [known]) => format!("there is no metered link {name:?}; there is {known}"),
+        (Some(name), known) => format!("there is no metered link {name:?}; there are {}", known.join(", ")),
+    }
+}
 
 /// Reads the configuration; what is wrong with it is wrong usage.
 pub fn load(path: &Path) -> Result<Config> {

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use serde::Serialize;
 
 use super::words::{Screen, Tone, before, duration};
-use super::{as_json, print, runtime, socket};
+use super::{as_json, no_such_link, print, runtime, socket};
 use crate::args;
 use crate::clock::boot_now;
 use crate::local::{LinkStatus, RENEW_PATH, RENEWED_SCHEMA, Renewed, RenewedLink, Status, fetch, post};
@@ -15,7 +15,27 @@ use crate::local::{LinkStatus, RENEW_PATH, RENEWED_SCHEMA, Renewed, RenewedLink,
 /// How often it is looked whether the answer has come.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// What came of it on one link, as JSON has it.
+/// What came of it on every link that was meant, as JSON has it.
+#[derive(Debug, Serialize)]
+pub struct Outcomes {
+    schema: u32,
+    links: Vec<Outcome>,
+}
+
+impl Outcomes {
+    /// What the order and the status after it come to.
+    #[must_use]
+    pub fn of(renewed: Renewed, status: &Status, screen: &Screen) -> Self {
+        let links = renewed.links.into_iter().map(|order| outcome(order, status, screen)).collect();
+        Self { schema: RENEWED_SCHEMA, links }
+    }
+
+    fn all_answered(&self) -> bool {
+        self.links.iter().all(|link| matches!(link.outcome, "granted" | "nothing-more"))
+    }
+}
+
+/// What came of it on one link.
 #[derive(Debug, Serialize)]
 struct Outcome {
     #[serde(flatten)]
@@ -45,18 +65,11 @@ pub fn run(asked: &args::Renew) -> Result<ExitCode> {
         }
     })?;
     if renewed.links.is_empty() {
-        let known: Vec<&str> = status.links.iter().map(|link| link.link.as_str()).collect();
-        bail!("there is no metered link {}; there is {}", asked.link.as_deref().unwrap_or("at all"), known.join(", "));
+        bail!(no_such_link(asked.link.as_deref(), &status));
     }
-    let outcomes: Vec<Outcome> = renewed.links.into_iter().map(|order| outcome(order, &status, &screen)).collect();
-    let all_answered = outcomes.iter().all(|outcome| matches!(outcome.outcome, "granted" | "nothing-more"));
-    let text = if asked.look.json {
-        as_json(&serde_json::json!({ "schema": RENEWED_SCHEMA, "links": outcomes }))?
-    } else {
-        render(&outcomes, &screen)
-    };
-    print(&text)?;
-    Ok(if all_answered { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let outcomes = Outcomes::of(renewed, &status, &screen);
+    print(&if asked.look.json { as_json(&outcomes)? } else { render(&outcomes, &screen) })?;
+    Ok(if outcomes.all_answered() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn of<'a>(order: &RenewedLink, status: &'a Status) -> Option<&'a LinkStatus> {
@@ -77,12 +90,15 @@ fn outcome(order: RenewedLink, status: &Status, screen: &Screen) -> Outcome {
         _ if !order.asked => ("not-asked", why_not(&order, status)),
         None => ("no-answer", "the link has gone meanwhile".to_owned()),
         Some(link) if link.grants <= order.grants => {
-            ("no-answer", format!("the server has not answered yet; {explanation}"))
+            let why =
+                if link.state == "offline" { &explanation } else { "it takes longer than was waited for (--wait)" };
+            ("no-answer", format!("{why}; `weir status` shows when it has come"))
         }
         // A packet that was too large for the rest leaves some of it.
         Some(link) if link.state == "exhausted" && remaining <= order.had_octets => {
-            ("nothing-more", format!("the server has nothing more for this SIM; {explanation}. Was the top-up booked?"))
+            ("nothing-more", format!("{explanation}; if there was a top-up, the server does not know of it yet"))
         }
+        Some(link) if link.state == "active" => ("granted", format!("{} may pass now", screen.octets(remaining))),
         Some(_) => ("granted", format!("{} may pass now; {explanation}", screen.octets(remaining))),
     };
     Outcome { order, outcome, remaining_octets: remaining, words }
@@ -91,18 +107,22 @@ fn outcome(order: RenewedLink, status: &Status, screen: &Screen) -> Outcome {
 fn why_not(order: &RenewedLink, status: &Status) -> String {
     let wait = order.again_at.as_deref().and_then(|at| before(at, &status.at)).unwrap_or_default();
     match order.why.as_str() {
-        "too-soon" => format!("it was asked a moment ago; try again in {}", duration(wait)),
-        "not-in-use" => "the link is in no use, has no SIM yet or is not metered; `weir status` says which".to_owned(),
+        "too-soon" => format!("the server was asked a moment ago; try again in {}", duration(wait)),
+        "not-in-use" => {
+            "the link is not in use, has no SIM yet, or is not metered: `weir status` says which".to_owned()
+        }
         "aborted" => "the server has ordered this SIM's session ended; only the server can take that back".to_owned(),
         "no-session" => "nothing is to be asked for now: units are asked for when traffic comes".to_owned(),
         "ledger-trouble" => "the ledger cannot be written, and nothing is granted until it can".to_owned(),
-        other => other.to_owned(),
+        other => format!("the agent says why in a word that this weir does not know: {other}"),
     }
 }
 
-fn render(outcomes: &[Outcome], screen: &Screen) -> String {
+/// What came of it in lines that fit, one or more a link.
+#[must_use]
+pub fn render(outcomes: &Outcomes, screen: &Screen) -> String {
     let mut page = String::new();
-    for outcome in outcomes {
+    for outcome in &outcomes.links {
         let tone = match outcome.outcome {
             "granted" => Tone::Good,
             "nothing-more" => Tone::Bad,
@@ -110,7 +130,7 @@ fn render(outcomes: &[Outcome], screen: &Screen) -> String {
         };
         let name = screen.paint(Tone::Strong, &outcome.order.link);
         let word = screen.paint(tone, &outcome.outcome.replace('-', " "));
-        screen.add(&mut page, 0, &format!("{name}: {word}: {}", outcome.words));
+        screen.add(&mut page, 0, &format!("{name} · {word}: {}", outcome.words));
     }
     page
 }

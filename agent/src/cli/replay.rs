@@ -1,6 +1,5 @@
 //! `weir replay`: plays a recording through this binary's core, for people or as JSON.
 
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufReader, IsTerminal as _};
 use std::path::Path;
@@ -10,8 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::words::octets;
-use super::{Usage, print};
+use super::words::{Screen, counted, octets};
+use super::{Usage, as_json, print};
 use crate::args;
 use crate::clock::boot_now;
 use crate::recording::{End, Parting, Replay, Tally, Verdict, replay};
@@ -23,50 +22,59 @@ const WORD: Duration = Duration::from_secs(1);
 /// Plays the recording and prints what came of it. Success when this core did the same.
 pub fn run(asked: &args::Replay) -> Result<ExitCode> {
     let path = &asked.file;
-    let file = File::open(path).map_err(|error| Usage(format!("{}: cannot be read: {error}", path.display())))?;
+    let unread = |error: std::io::Error| {
+        Usage(format!("{}: cannot be read: {error}; `weir run --record FILE` writes one", path.display()))
+    };
+    let file = File::open(path).map_err(unread)?;
     let length = file.metadata().with_context(|| format!("looking at {}", path.display()))?.len();
     let mut progress = Progress::new(path, length, !asked.json && std::io::stderr().is_terminal())?;
     let replayed = replay(BufReader::with_capacity(1 << 20, file), &mut |done| progress.at(done))?;
-    print(&if asked.json { format!("{}\n", as_json(&replayed)) } else { render(path, &replayed) })?;
+    print(&if asked.json { as_json(&document(&replayed))? } else { render(path, &replayed, &Screen::plain()) })?;
     Ok(match replayed.verdict {
         Verdict::Same { .. } => ExitCode::SUCCESS,
         Verdict::Damaged { .. } | Verdict::Parts(_) => ExitCode::FAILURE,
     })
 }
 
-/// What came of it, in lines.
+/// What came of it, in lines that fit; long words of what was recorded stay whole.
 #[must_use]
-pub fn render(path: &Path, replayed: &Replay) -> String {
+pub fn render(path: &Path, replayed: &Replay, screen: &Screen) -> String {
     let (file, played) = (path.display(), words(replayed.tally));
+    let mut page = String::new();
     match &replayed.verdict {
-        Verdict::Same { end: End::Whole } => format!("{played}: the same\n"),
-        Verdict::Same { end: End::Cut } => format!("{played}: the same; the last line is cut, as by a loss of power\n"),
-        Verdict::Damaged { line, what } => format!("{file}:{line}: damaged: {what}\n{played} until there\n"),
+        Verdict::Same { end: End::Whole } => screen.add(&mut page, 0, &format!("{played}: the same")),
+        Verdict::Same { end: End::Cut } => {
+            let cut = "the last line is cut, as by a loss of power, or is still being written";
+            screen.add(&mut page, 0, &format!("{played}: the same; {cut}"));
+        }
+        Verdict::Damaged { line, what } => {
+            screen.add(&mut page, 0, &format!("{file}:{line}: damaged: {what}"));
+            screen.add(&mut page, 0, &format!("{played} until there"));
+        }
         Verdict::Parts(parting) => {
             let Parting { line, label, at, told_line, told, recorded, instead } = &**parting;
             let or_none = |command: &Option<String>| command.clone().unwrap_or_else(|| "no further command".to_owned());
-            let mut text =
-                format!("{file}:{line}: {label} at {at:?} after boot: this core does not do what was recorded\n");
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "  told:      {told} (line {told_line})");
-            let _ = writeln!(text, "  recorded:  {}", or_none(recorded));
-            let _ = writeln!(text, "  this core: {}", or_none(instead));
-            let _ = writeln!(text, "{played} until there");
-            text
+            let parts = "this core does not do what was recorded";
+            screen.add(&mut page, 0, &format!("{file}:{line}: {label} at {at:?} after boot: {parts}"));
+            screen.item(&mut page, "told", &format!("{told} (line {told_line})"));
+            screen.item(&mut page, "recorded", &or_none(recorded));
+            screen.item(&mut page, "this core", &or_none(instead));
+            screen.add(&mut page, 0, &format!("{played} until there"));
         }
     }
+    page
 }
 
 fn words(tally: Tally) -> String {
-    let count = |number: u64, word: &str| format!("{number} {word}{}", if number == 1 { "" } else { "s" });
     let lives = if tally.lives == 1 { "1 life".to_owned() } else { format!("{} lives", tally.lives) };
-    format!("{lives}, {}, {}", count(tally.events, "event"), count(tally.commands, "command"))
+    format!("{lives}, {}, {}", counted(tally.events, "event"), counted(tally.commands, "command"))
 }
 
 /// The same as one JSON document: `same`, the counts, and what else there is to say.
-fn as_json(replayed: &Replay) -> Value {
+#[must_use]
+pub fn document(replayed: &Replay) -> Value {
     let Tally { lives, events, commands } = replayed.tally;
-    let mut document = json!({ "lives": lives, "events": events, "commands": commands });
+    let mut document = json!({ "schema": 1, "lives": lives, "events": events, "commands": commands });
     let more = match &replayed.verdict {
         Verdict::Same { end } => json!({ "same": true, "cut": *end == End::Cut }),
         Verdict::Damaged { line, what } => json!({ "same": false, "line": line, "damaged": what }),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::words::{Screen, Tone, before, duration, percent, times};
+use super::words::{Screen, Tone, before, counted, duration, grouped, percent, time, times};
 use super::{as_json, print, runtime, socket};
 use crate::args;
 use crate::local::{self, LinkStatus, NextStatus, PackageStatus, Status};
@@ -29,7 +29,10 @@ pub fn render(status: &Status, screen: &Screen) -> String {
     let unsynced = if status.clock_synced { "" } else { " (clock not synchronised)" };
     let who = format!("weir {} · device {} · server {}", status.version, status.device, status.server);
     screen.add(&mut page, 0, &who);
-    screen.add(&mut page, 0, &format!("at {}{unsynced} · onboarding: {}", status.at, status.onboarding));
+    screen.add(&mut page, 0, &format!("at {}{unsynced} · onboarding: {}", time(&status.at), status.onboarding));
+    if status.links.is_empty() {
+        screen.add(&mut page, 0, "no link of the configuration is there yet; `ip link` shows those that are");
+    }
     for link in &status.links {
         page.push('\n');
         render_link(&mut page, link, &status.at, screen);
@@ -43,7 +46,8 @@ pub fn render(status: &Status, screen: &Screen) -> String {
         let (total, left) = (draining.total_containers, draining.left_containers);
         let time = draining.seconds_left.map(|seconds| format!("about {} left", span(seconds)));
         let time = time.unwrap_or_else(|| "not moving".to_owned());
-        let acknowledged = total.saturating_sub(left);
+        let acknowledged = grouped(total.saturating_sub(left) as u64);
+        let total = grouped(total as u64);
         screen.add(&mut page, 0, &format!("draining: {acknowledged} of {total} containers acknowledged, {time}"));
     }
     page
@@ -53,15 +57,21 @@ pub fn render(status: &Status, screen: &Screen) -> String {
 fn books(status: &Status, screen: &Screen) -> String {
     let oldest = status.oldest_unreported.as_deref().and_then(|oldest| before(&status.at, oldest));
     let oldest = oldest.map(|age| format!(", the oldest from {} ago", duration(age))).unwrap_or_default();
+    let waiting = match status.buffered_containers {
+        // The oldest usage is then in the open interval of a link, where nothing is recorded of it yet.
+        0 => "all that is recorded is acknowledged".to_owned(),
+        count => {
+            let octets = screen.octets(status.unacknowledged_octets);
+            format!("unacknowledged {octets} in {}{oldest}", counted(count, "container"))
+        }
+    };
+    let settling = match status.draining_sessions {
+        0 => String::new(),
+        count => format!(" · {} settling", counted(count, "past session")),
+    };
     let drift = format!("ledger drift {} octets", status.ledger_drift_octets);
     let tone = if status.ledger_drift_octets == 0 { Tone::Good } else { Tone::Bad };
-    format!(
-        "unacknowledged {} in {} containers{oldest} · past sessions settling {} · {}",
-        screen.octets(status.unacknowledged_octets),
-        status.buffered_containers,
-        status.draining_sessions,
-        screen.paint(tone, &drift),
-    )
+    format!("{waiting}{settling} · {}", screen.paint(tone, &drift))
 }
 
 /// What is wrong with the agent as a whole, worst last: that is what is seen.
@@ -117,8 +127,14 @@ fn render_session(page: &mut String, link: &LinkStatus, at: &str, screen: &Scree
     screen.item(page, "package", &package(&link.package, screen));
     let used = link.session_uplink_octets.saturating_add(link.session_downlink_octets);
     let (ceiling, left) = (screen.octets(link.ceiling_octets), screen.octets(link.remaining_octets));
-    let grants = if link.grants == 1 { "1 grant".to_owned() } else { format!("{} grants", link.grants) };
-    screen.item(page, "granted", &format!("used {} of {ceiling} granted, {left} left, {grants}", screen.octets(used)));
+    let granted = match link.grants {
+        0 if link.ceiling_octets == 0 => "nothing so far".to_owned(),
+        grants => {
+            let used = screen.octets(used);
+            format!("used {used} of {ceiling} granted, {left} left, {}", counted(grants, "grant"))
+        }
+    };
+    screen.item(page, "granted", &granted);
     let average = link.average_octets_per_second;
     let average = average.map(|rate| format!(", {} over some minutes", screen.rate(rate))).unwrap_or_default();
     screen.item(page, "rate", &format!("{} now{average}", screen.rate(link.rate_octets_per_second)));
@@ -144,14 +160,14 @@ pub fn tone(link: &LinkStatus) -> Tone {
 /// What happens next, in words; `None` where the explanation says all there is.
 #[must_use]
 pub fn next(next: &NextStatus, at: &str, screen: &Screen) -> Option<String> {
-    let time = next.at.as_deref().and_then(|then| before(then, at)).map(duration);
-    let soon = time.clone().map_or_else(|| "soon".to_owned(), |time| format!("in {time}"));
+    let wait = next.at.as_deref().and_then(|then| before(then, at)).filter(|wait| wait.as_secs() > 0).map(duration);
+    let soon = wait.as_ref().map_or_else(|| "soon".to_owned(), |wait| format!("in {wait}"));
     Some(match next.what.as_str() {
         "answer" => "a message is under way; its answer is awaited".to_owned(),
         "renewal" => {
             let left = screen.octets(next.left_octets.unwrap_or_default());
-            let latest = time.map(|time| format!(", in {time} at the latest")).unwrap_or_default();
-            format!("asks for more when {left} of what is granted are left{latest}")
+            let latest = wait.map(|wait| format!(", in {wait} at the latest")).unwrap_or_default();
+            format!("asks for more when {left} of the grant are left{latest}")
         }
         "ask" => format!("asks the server again {soon}; `weir renew` asks now"),
         "retry" => format!("sends the message again {soon}; `weir renew` sends it now"),
@@ -217,9 +233,10 @@ fn warnings(link: &LinkStatus, screen: &Screen) -> Vec<String> {
         ));
     }
     if kernel.guessed_packets > 0 {
+        let verb = if kernel.guessed_packets == 1 { "was" } else { "were" };
         found.push(format!(
-            "{} packets were counted by what is known of them, because not all of their headers could be read",
-            kernel.guessed_packets
+            "{} {verb} counted without all of the headers, which could not be read",
+            counted(kernel.guessed_packets, "packet")
         ));
     }
     found

@@ -1,5 +1,6 @@
 //! How things are said on a terminal: amounts, spans of time, shares, bars, colour, and lines that fit.
 
+use std::fmt::Display;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
@@ -58,22 +59,19 @@ impl Screen {
     /// The screen that standard output is.
     #[must_use]
     pub fn of_stdout(look: Look) -> Self {
-        let out = std::io::stdout();
-        let colour = match look.color {
-            ColorChoice::Always => true,
-            ColorChoice::Never => false,
-            ColorChoice::Auto => {
-                let dumb = says("TERM").is_some_and(|terminal| terminal == "dumb");
-                out.is_terminal() && says("NO_COLOR").is_none() && !dumb
-            }
-        };
-        Self { width: columns().unwrap_or(WIDTH), colour, units: look.units }
+        Self { width: columns().unwrap_or(WIDTH), colour: has_colour(look.color), units: look.units }
     }
 
     /// The same for running text: where nothing says how wide it is, a line is broken by nobody, so that a program finds all of it.
     #[must_use]
     pub fn for_text(look: Look) -> Self {
         Self { width: columns().unwrap_or(usize::MAX), ..Self::of_stdout(look) }
+    }
+
+    /// The same for what has no colour, in the usual units.
+    #[must_use]
+    pub fn plain() -> Self {
+        Self { width: columns().unwrap_or(usize::MAX), colour: false, units: Units::default() }
     }
 
     /// An amount of data.
@@ -151,6 +149,18 @@ impl Screen {
     }
 }
 
+/// Whether standard output is to have colour: as was asked for, else as terminal and environment say.
+fn has_colour(choice: ColorChoice) -> bool {
+    match choice {
+        ColorChoice::Always => true,
+        ColorChoice::Never => false,
+        ColorChoice::Auto => {
+            let dumb = says("TERM").is_some_and(|terminal| terminal == "dumb");
+            std::io::stdout().is_terminal() && says("NO_COLOR").is_none() && !dumb
+        }
+    }
+}
+
 /// What the environment says of it, unless it says nothing.
 fn says(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
@@ -173,6 +183,13 @@ pub fn octets(count: u64) -> String {
 #[must_use]
 pub fn times(count: u32) -> String {
     if count == 1 { "once".to_owned() } else { format!("{count} times") }
+}
+
+/// How many: "1 container", "3 containers".
+#[must_use]
+pub fn counted(count: impl Display, what: &str) -> String {
+    let count = count.to_string();
+    format!("{count} {what}{}", if count == "1" { "" } else { "s" })
 }
 
 /// A number in groups of three digits.
@@ -204,6 +221,13 @@ pub fn duration(span: Duration) -> String {
         (0, hours, minutes) => two(hours, "h", minutes % 60, "min"),
         (days, hours, _) => two(days, "d", hours % 24, "h"),
     }
+}
+
+/// A time of RFC 3339 for people, to the second: `2026-11-28 19:40:02Z`.
+#[must_use]
+pub fn time(text: &str) -> String {
+    let whole = text.split('.').next().unwrap_or(text).trim_end_matches('Z');
+    format!("{}Z", whole.replace('T', " "))
 }
 
 /// How long before `at` this was, both RFC 3339: nothing when it was later, `None` when one is no time.
@@ -241,7 +265,7 @@ fn phrases(text: &str) -> Vec<String> {
     let mut phrases: Vec<String> = Vec::new();
     for word in text.split(' ').filter(|word| !word.is_empty()) {
         match phrases.last_mut() {
-            Some(last) if last.ends_with(|letter: char| letter.is_ascii_digit()) || word == "·" => {
+            Some(last) if ends_with_a_number(last) || word == "·" => {
                 last.push(' ');
                 last.push_str(word);
             }
@@ -249,6 +273,13 @@ fn phrases(text: &str) -> Vec<String> {
         }
     }
     phrases
+}
+
+/// A number, and no name that ends with a digit.
+fn ends_with_a_number(phrase: &str) -> bool {
+    let word = phrase.rsplit(' ').next().unwrap_or_default().trim_start_matches('(');
+    let is_digit = |letter: char| letter.is_ascii_digit();
+    word.starts_with(is_digit) && word.ends_with(is_digit)
 }
 
 /// Columns that a text takes: its letters without the sequences that colour it.
@@ -334,5 +365,13 @@ mod tests {
         assert_eq!(plain, ["  wan0 is exhausted · used 12.5 MiB of", "    3 h 12 min granted"]);
         assert!(page.lines().all(|line| shown(line) <= 40), "{page}");
         assert!(page.contains('\u{1b}'), "{page}");
+    }
+
+    #[test]
+    fn a_name_that_ends_with_a_digit_keeps_nothing_on_its_line_and_a_date_keeps_its_time() {
+        let mut page = String::new();
+        let screen = Screen { width: 40, colour: false, units: Units::Binary };
+        screen.add(&mut page, 0, "message 4 of imsi-001010000000002 (2026-11-27 09:00:00Z)");
+        assert_eq!(page, "message 4 of imsi-001010000000002\n  (2026-11-27 09:00:00Z)\n");
     }
 }

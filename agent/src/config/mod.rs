@@ -6,11 +6,13 @@ mod values;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::Url;
+use serde::Serialize;
 use uuid::Uuid;
 
 use crate::quota::{FailureHandling, OfflineGrace, Repetition, WhenUsedUp};
@@ -19,10 +21,12 @@ use crate::usage::BillingDay;
 
 use checks::Checked;
 pub(crate) use checks::{CHUNK, GRACE, GRACE_OCTETS, RATE, REPORT};
-use reader::{Section, Source};
+use reader::{Problem, Section, Source};
 
 /// Exit status for a wrong configuration or bad usage (`EX_USAGE` of sysexits.h).
 pub const EXIT_USAGE: u8 = 64;
+/// Exit status of what was asked for rightly and could not be done.
+pub const EXIT_FAILED: u8 = 1;
 /// How often used units are reported when neither the file nor the plan says so.
 pub const DEFAULT_REPORT_INTERVAL: Duration = Duration::from_mins(1);
 /// Octets to ask for at a time when neither the file nor the plan says so.
@@ -187,12 +191,28 @@ impl Link {
 /// Everything that is wrong with a configuration file, one line each: `weir.toml:12: link[0].chunk: …`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    lines: Vec<String>,
+    file: PathBuf,
+    /// Each by itself, in the order of the lines.
+    pub faults: Vec<Fault>,
+}
+
+/// One thing that is wrong with a configuration file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Fault {
+    /// The line, from 1; `None` when it is the file as a whole.
+    pub line: Option<usize>,
+    /// Key path and what is wrong.
+    pub message: String,
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.lines.join("\n").fmt(f)
+        let file = self.file.display();
+        let line = |fault: &Fault| match fault.line {
+            Some(line) => format!("{file}:{line}: {}", fault.message),
+            None => format!("{file}: {}", fault.message),
+        };
+        self.faults.iter().map(line).collect::<Vec<_>>().join("\n").fmt(f)
     }
 }
 
@@ -201,8 +221,19 @@ impl std::error::Error for ConfigError {}
 impl Config {
     /// Reads and checks a file. Nothing but the file itself is looked at.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| ConfigError { lines: vec![format!("{}: cannot be read: {error}", path.display())] })?;
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            let todo = match error.kind() {
+                ErrorKind::NotFound => {
+                    "; name another (--config FILE), or write it: weir.sample.toml explains every key"
+                }
+                ErrorKind::PermissionDenied => {
+                    "; ask by sudo, or join its group (usermod -aG weir NAME) and log in anew"
+                }
+                _ => "",
+            };
+            let fault = Fault { line: None, message: format!("cannot be read: {error}{todo}") };
+            ConfigError { file: path.to_owned(), faults: vec![fault] }
+        })?;
         Self::parse(&text, path)
     }
 
@@ -222,7 +253,11 @@ impl Config {
         match config {
             Checked::Right(config) if problems.is_empty() => Ok(*config),
             Checked::Right(_) | Checked::Wrong => Err(ConfigError {
-                lines: problems.iter().map(|problem| format!("{}:{problem}", path.display())).collect(),
+                file: path.to_owned(),
+                faults: problems
+                    .into_iter()
+                    .map(|Problem { line, message }| Fault { line: Some(line), message })
+                    .collect(),
             }),
         }
     }

@@ -1,7 +1,6 @@
 //! Reads one TOML table key by key, and remembers file line and key path of everything that is wrong with it.
 
 use std::cell::RefCell;
-use std::fmt;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -13,12 +12,6 @@ pub(super) struct Problem {
     pub(super) line: usize,
     /// Key path and what is wrong.
     pub(super) message: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.line, self.message)
-    }
 }
 
 /// The file's text and the problems found so far.

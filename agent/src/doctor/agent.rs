@@ -250,11 +250,9 @@ fn left_over(left: &Left, life: Life) -> Option<Finding> {
 mod tests {
     use std::io;
 
-    use anyhow::anyhow;
-
     use super::*;
     use crate::doctor::finding::Verdict;
-    use crate::local::KernelStatus;
+    use crate::local::{KernelStatus, NoAgent};
 
     fn present(status: Result<Status>, claimant: Option<u32>, meters: &[(&str, u64)]) -> Finding {
         let meters = meters.iter().map(|(link, room)| ((*link).to_owned(), *room)).collect();
@@ -266,7 +264,7 @@ mod tests {
     }
 
     fn silent() -> Result<Status> {
-        Err(anyhow!(io::Error::from(io::ErrorKind::ConnectionRefused)).context("no agent answers"))
+        Err(NoAgent::new(Path::new("/run/weir.sock"), &io::Error::from(io::ErrorKind::ConnectionRefused)).into())
     }
 
     #[test]
@@ -280,7 +278,8 @@ mod tests {
         assert_eq!(open.what, expected);
         let stuck = present(silent(), Some(77), &[]);
         assert!(stuck.verdict == Verdict::Problem && stuck.what.contains("process 77"), "{stuck:?}");
-        let forbidden = Err(anyhow!(io::Error::from_raw_os_error(libc::EACCES)).context("no agent answers"));
+        let forbidden = NoAgent::new(Path::new("/run/weir.sock"), &io::Error::from_raw_os_error(libc::EACCES));
+        let forbidden = Err(forbidden.into());
         assert_eq!(present(forbidden, Some(77), &[]).verdict, Verdict::NotChecked);
     }
 

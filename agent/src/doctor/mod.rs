@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use crate::clock::{Label, Moment};
 use crate::config::Config;
 use crate::link::{self, Glance, Links};
+use crate::local::NoAgent;
 use agent::Presence;
 
 pub use finding::{Check, Finding, Report, SCHEMA, Verdict};
@@ -119,7 +120,8 @@ async fn links_now() -> Result<Links> {
 fn is_forbidden(error: &anyhow::Error) -> bool {
     let forbids = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
     error.chain().any(|cause| {
-        cause.downcast_ref::<io::Error>().is_some_and(forbids)
+        cause.downcast_ref::<NoAgent>().is_some_and(|nobody| nobody.kind == io::ErrorKind::PermissionDenied)
+            || cause.downcast_ref::<io::Error>().is_some_and(forbids)
             || cause.downcast_ref::<nix::errno::Errno>().is_some_and(|errno| forbids(&io::Error::from(*errno)))
     })
 }

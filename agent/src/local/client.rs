@@ -1,15 +1,48 @@
 //! Asks a running agent over its socket.
 
-use std::path::Path;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use reqwest::Method;
+use anyhow::{Context, Result, anyhow, bail};
+use reqwest::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::routes::{STATUS_PATH, USAGE_PATH};
 use super::status::Status;
 use crate::usage::{Refusal, UsageDocument, Wish};
+
+/// An agent that has not answered by then is stuck: to add up the books of a long backlog on a slow disk takes less.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Nobody answers at the agent's socket: why, and what to do about it.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("no agent answers at {}: {why}", .socket.display())]
+pub struct NoAgent {
+    socket: PathBuf,
+    /// What the kernel says.
+    pub kind: ErrorKind,
+    why: String,
+}
+
+impl NoAgent {
+    /// What came of an attempt to open it.
+    #[must_use]
+    pub fn new(socket: &Path, error: &io::Error) -> Self {
+        const START: &str = "start the agent (systemctl start weir, or weir run)";
+        let why = match error.kind() {
+            ErrorKind::NotFound => format!("there is no such socket; {START}, or say where its socket is (--socket)"),
+            ErrorKind::ConnectionRefused => format!("whoever made that socket has ended; {START}"),
+            ErrorKind::PermissionDenied => {
+                "you may not open its socket; ask by sudo, or join its group (usermod -aG weir NAME) and log in anew"
+                    .to_owned()
+            }
+            _ => error.to_string(),
+        };
+        Self { socket: socket.to_owned(), kind: error.kind(), why }
+    }
+}
 
 /// Asks a running agent for its status.
 pub async fn fetch(socket: &Path) -> Result<Status> {
@@ -26,41 +59,62 @@ pub async fn usage(socket: &Path, wish: &Wish) -> Result<UsageDocument> {
     get(socket, &format!("{USAGE_PATH}?{}", query.finish())).await
 }
 
-/// Whether anybody listens at this socket.
-#[must_use]
-pub fn is_answering(socket: &Path) -> bool {
-    std::os::unix::net::UnixStream::connect(socket).is_ok()
+/// Fails unless somebody listens at this socket.
+pub fn reach(socket: &Path) -> Result<(), NoAgent> {
+    let reached = std::os::unix::net::UnixStream::connect(socket);
+    reached.map(drop).map_err(|error| NoAgent::new(socket, &error))
 }
 
 /// Asks a running agent for the document at `path` (and query).
 pub async fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T> {
-    exchange(socket, Method::GET, path).await
+    exchange(socket, Method::GET, path, PATIENCE).await
 }
 
 /// Orders something of a running agent by a POST to `path` (and query).
 pub async fn post<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T> {
-    exchange(socket, Method::POST, path).await
+    exchange(socket, Method::POST, path, PATIENCE).await
 }
 
-async fn exchange<T: DeserializeOwned>(socket: &Path, method: Method, path: &str) -> Result<T> {
-    let whom =
-        || format!("no agent answers at {}; is `weir run` running, and may you open its socket?", socket.display());
-    UnixStream::connect(socket).await.with_context(whom)?;
+async fn exchange<T: DeserializeOwned>(socket: &Path, method: Method, path: &str, patience: Duration) -> Result<T> {
+    UnixStream::connect(socket).await.map_err(|error| NoAgent::new(socket, &error))?;
     crate::reporter::use_ring();
     // Nothing is said over TLS here: a machine without authorities has a status all the same.
-    let client = reqwest::Client::builder().unix_socket(socket.to_owned()).tls_certs_only([]);
+    let client = reqwest::Client::builder().unix_socket(socket.to_owned()).tls_certs_only([]).timeout(patience);
     let client = client.build().context("making a client")?;
-    let answer = client.request(method, format!("http://localhost{path}")).send().await.with_context(whom)?;
+    let answer = match client.request(method, format!("http://localhost{path}")).send().await {
+        Err(error) if error.is_timeout() => {
+            let (socket, seconds) = (socket.display(), patience.as_secs());
+            bail!(
+                "the agent at {socket} has not answered for {seconds} s; its log says at what it is: journalctl -u weir"
+            );
+        }
+        answer => answer.with_context(|| format!("the agent at {} has broken off", socket.display()))?,
+    };
     let status = answer.status();
     if !status.is_success() {
         let why = answer.text().await.unwrap_or_default().trim_end().to_owned();
-        if status == reqwest::StatusCode::BAD_REQUEST {
-            bail!(Refusal(why));
-        }
-        bail!("the agent did not answer {path}: {status}: {why}");
+        return Err(refusal(status, path, why));
     }
-    let unread = || format!("what the agent answered to {path} could not be read; is it of another version?");
-    answer.json().await.with_context(unread)
+    let other =
+        || format!("what the agent answered to {path} cannot be read: it is of another version than this weir, {OWN}");
+    let text = answer.text().await.with_context(|| format!("the agent at {} has broken off", socket.display()))?;
+    serde_json::from_str(&text).with_context(other)
+}
+
+/// The version of this program.
+const OWN: &str = env!("CARGO_PKG_VERSION");
+
+/// Why there is no document, in words.
+fn refusal(status: StatusCode, path: &str, why: String) -> anyhow::Error {
+    match status {
+        StatusCode::BAD_REQUEST => Refusal(why).into(),
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => anyhow!(
+            "the agent that runs is older than this weir ({OWN}) and does not know {path}; have this version take its place: \
+             kill -USR1 its process, then start this one"
+        ),
+        StatusCode::SERVICE_UNAVAILABLE => anyhow!("{why}; its log says more: journalctl -u weir"),
+        status => anyhow!("the agent did not answer {path}: {status}: {why}"),
+    }
 }
 
 #[cfg(test)]
@@ -90,6 +144,16 @@ mod tests {
         let error = error.await;
         assert!(error.is::<Refusal>(), "{error:#}");
         assert_eq!(error.to_string(), "by: a week & more");
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_hangs_is_told_and_not_waited_for_for_ever() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let socket = directory.path().join("weir.sock");
+        let _listening = tokio::net::UnixListener::bind(&socket).expect("bound");
+        let asked = exchange::<serde_json::Value>(&socket, Method::GET, STATUS_PATH, Duration::from_millis(50));
+        let error = asked.await.expect_err("nobody answers").to_string();
+        assert!(error.contains("has not answered") && error.contains("journalctl -u weir"), "{error}");
     }
 
     #[tokio::test]

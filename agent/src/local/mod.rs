@@ -20,7 +20,7 @@ mod timeline;
 use axum::extract::FromRef;
 
 pub use ask::{Asker, Question, Untold};
-pub use client::{fetch, get, is_answering, post, usage};
+pub use client::{NoAgent, fetch, get, post, reach, usage};
 pub use problems::Problems;
 pub use renewed::{RENEWED_SCHEMA, Renewed, RenewedLink};
 pub(crate) use routes::{LEDGER_PATH, RENEW_PATH};

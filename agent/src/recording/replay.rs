@@ -153,7 +153,10 @@ impl Player {
 
     /// Not JSON is damage; JSON that says something else may be the word of another version.
     fn unreadable(&self, number: u64, error: &serde_json::Error) -> Verdict {
-        if !error.is_data() || self.version.is_empty() {
+        if self.version.is_empty() {
+            return damaged(number, &format!("this is no recording, as `weir run --record FILE` writes it: {error}"));
+        }
+        if !error.is_data() {
             return damaged(number, error);
         }
         let (recorded, own) = (&self.version, env!("CARGO_PKG_VERSION"));

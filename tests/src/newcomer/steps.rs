@@ -93,7 +93,7 @@ impl Walk<'_> {
         let refused = self
             .machine
             .run("setpriv --reuid nobody --clear-groups weir status --socket /run/weir/weir.sock 2>&1 || true")?;
-        ensure!(refused.contains("may you open its socket"), "a stranger asks the agent: {refused}");
+        ensure!(refused.contains("you may not open its socket"), "a stranger asks the agent: {refused}");
         ensure!(!deadline.passed(), "that took more than {PATIENCE:?}");
         say("traffic is seen in `weir status`, by a user of group weir");
         Ok(())

@@ -1,7 +1,14 @@
-//! A status and an account with something of everything.
+//! Documents with something of everything.
 
+use crate::cli::attach::{Attached, Removed};
+use crate::doctor::{Check, Finding, Report};
 use crate::ledger::{Accounts, Amount, MessageAccount, SessionAccount, SetAsideAccount};
-use crate::local::{DrainStatus, KernelStatus, LinkStatus, NextStatus, PackageStatus, SCHEMA, Status};
+use crate::local::{
+    DrainStatus, KernelStatus, LinkStatus, NextStatus, PackageStatus, RENEWED_SCHEMA, Renewed, RenewedLink, SCHEMA,
+    Status,
+};
+use crate::recording::{End, Parting, Replay, Tally, Verdict};
+use crate::units::BootInstant;
 
 const AT: &str = "2026-11-28T19:40:02.5Z";
 
@@ -121,6 +128,26 @@ pub(super) fn status() -> Status {
     }
 }
 
+/// An agent that has just begun, on a gateway whose modem is not there yet.
+pub(super) fn fresh() -> Status {
+    Status {
+        schema: SCHEMA,
+        version: "0.1.0".to_owned(),
+        device: "van-17".to_owned(),
+        server: "https://charging.example/".to_owned(),
+        onboarding: "registering".to_owned(),
+        at: AT.to_owned(),
+        clock_synced: true,
+        ledger_persistent: true,
+        ..Status::default()
+    }
+}
+
+/// A ledger in which nothing has happened.
+pub(super) fn no_accounts() -> Accounts {
+    Accounts { schema: 1, ledger: "/var/lib/weir/ledger.db".to_owned(), ..Accounts::default() }
+}
+
 const fn amount(uplink_octets: u64, downlink_octets: u64, offline_octets: u64) -> Amount {
     Amount { uplink_octets, downlink_octets, offline_octets }
 }
@@ -198,6 +225,85 @@ pub(super) fn accounts() -> Accounts {
         set_aside: vec![
             set_aside(3, "refused", "MANDATORY_IE_INCORRECT"),
             set_aside(4, "in doubt", "the connection broke"),
+        ],
+    }
+}
+
+/// An order to ask now on five links: what comes of it stands in [`status`]. Then, on the first link, every reason not to ask.
+pub(super) fn orders() -> Renewed {
+    let asked = |link: &str, grants| RenewedLink {
+        link: link.to_owned(),
+        asked: true,
+        why: "asks".to_owned(),
+        grants,
+        ..RenewedLink::default()
+    };
+    let refused = |why: &str| RenewedLink {
+        link: "wan0".to_owned(),
+        why: why.to_owned(),
+        again_at: (why == "too-soon").then(|| "2026-11-28T19:40:09.5Z".to_owned()),
+        ..RenewedLink::default()
+    };
+    let reasons = ["too-soon", "not-in-use", "aborted", "no-session", "ledger-trouble"];
+    let mut links = vec![asked("wan0", 10), asked("wwan1", 0), asked("wwan2", 0), asked("wwan7", 0)];
+    links.extend(reasons.map(refused));
+    Renewed { schema: RENEWED_SCHEMA, links }
+}
+
+pub(super) fn attached() -> Vec<Attached> {
+    [("wan0", false), ("wwan1", true)].map(|(link, was_metered)| Attached { link: link.to_owned(), was_metered }).into()
+}
+
+/// A meter whose last octets were recorded just now, one that had nothing left to record, and one that no ledger knows.
+pub(super) fn removed() -> Vec<Removed> {
+    let meter = |link: Option<&str>, epoch, (recorded_octets, lost_octets)| Removed {
+        link: link.map(str::to_owned),
+        epoch,
+        passed_uplink_octets: 3_000_000,
+        passed_downlink_octets: 100_000_000,
+        throttled_octets: lost_octets / 100,
+        recorded_octets,
+        lost_octets,
+    };
+    vec![meter(Some("wan0"), 11, (1_258_291, 0)), meter(Some("wwan1"), 12, (0, 0)), meter(None, 13, (0, 104_030_000))]
+}
+
+/// Every way in which a replay ends.
+pub(super) fn replays() -> Vec<(&'static str, Replay)> {
+    let replay = |verdict| Replay { tally: Tally { lives: 2, events: 4_711, commands: 1 }, verdict };
+    let parting = Parting {
+        line: 812,
+        label: "wan0".to_owned(),
+        at: BootInstant::from_nanos(93_000_250_000_000),
+        told_line: 810,
+        told: "Reading(Reading { passed: 300001 })".to_owned(),
+        recorded: Some("SetGate(GateSetting { ceiling: 500000 })".to_owned()),
+        instead: None,
+    };
+    let what = "core 3 has not begun in this life".to_owned();
+    vec![
+        ("same", replay(Verdict::Same { end: End::Whole })),
+        ("cut", replay(Verdict::Same { end: End::Cut })),
+        ("damaged", replay(Verdict::Damaged { line: 9, what })),
+        ("parts", replay(Verdict::Parts(Box::new(parting)))),
+    ]
+}
+
+/// A report with each verdict.
+pub(super) fn report() -> Report {
+    Report {
+        device: Some("van-17".to_owned()),
+        at: "2026-11-28T19:00:00Z".to_owned(),
+        findings: vec![
+            Finding::ok(Check::KernelJit, "programs run as machine code"),
+            Finding::not_checked(Check::PinsLeft, "the pins may not be looked at", "run it as root"),
+            Finding::problem(
+                Check::LinkMeter,
+                "it has no meter, so its traffic is neither counted nor stopped",
+                "start the agent: systemctl start weir",
+            )
+            .of("wwan0"),
+            Finding::warning(Check::ClockSynced, "the clock is not synchronised", "let NTP run"),
         ],
     }
 }

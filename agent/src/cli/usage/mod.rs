@@ -3,19 +3,20 @@
 mod chart;
 mod table;
 #[cfg(test)]
-mod tests;
+pub(in crate::cli) mod tests;
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, anyhow};
 
 use super::words::Screen;
 use super::{Usage, as_json, print, runtime};
 use crate::args;
 use crate::clock::Moment;
 use crate::config::Config;
-use crate::local;
+use crate::local::{self, NoAgent};
 use crate::usage::{Calendar, Refusal, Source, UsageDocument, Wish, read};
 
 pub use chart::chart;
@@ -45,14 +46,18 @@ fn history(asked: &args::Usage) -> Result<UsageDocument> {
             (config.agent.socket.clone(), Some(config))
         }
     };
-    let answer = runtime()?.block_on(local::usage(&socket, &wish));
-    match (answer, config) {
-        (Err(error), Some(config)) if !error.is::<Refusal>() && !local::is_answering(&socket) => {
+    match (runtime()?.block_on(local::usage(&socket, &wish)), config) {
+        (Err(error), Some(config)) if is_away(&error) => {
             let explained = |at_rest: anyhow::Error| at_rest.context(format!("{error:#}; and without an agent"));
             at_rest(&config, &wish).map_err(|error| if error.is::<Refusal>() { error } else { explained(error) })
         }
         (answer, _) => answer,
     }
+}
+
+/// Whether there is nobody who could be asked: the file may be read in the place of the agent.
+fn is_away(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<NoAgent>().is_some_and(|nobody| nobody.kind != ErrorKind::PermissionDenied)
 }
 
 /// Reads the ledger of an agent that does not run.
@@ -62,5 +67,8 @@ fn at_rest(config: &Config, wish: &Wish) -> Result<UsageDocument> {
 }
 
 fn draw(file: &Path, chart: &str) -> Result<()> {
-    std::fs::write(file, chart).with_context(|| format!("writing the chart {}", file.display()))
+    let unwritten = |error: std::io::Error| {
+        anyhow!("the chart cannot be written to {}: {error}; name another place (--svg FILE)", file.display())
+    };
+    std::fs::write(file, chart).map_err(unwritten)
 }

@@ -74,11 +74,14 @@ fn rows(page: &mut String, document: &UsageDocument, screen: &Screen) {
         octets: (0, 0),
     });
     let heads = ["uplink", "downlink", "total"];
-    let columns = if screen.width >= WIDE { 0..3 } else { 2..3 };
     let width =
         |cell: usize| rows.iter().map(|row| shown(&row.cells[cell])).chain([heads[cell].len()]).max().unwrap_or(0);
     let first = rows.iter().map(|row| shown(&row.label)).max().unwrap_or(0);
-    let taken = first + columns.clone().map(|cell| GAP + width(cell)).sum::<usize>() + GAP;
+    let columns_of =
+        |columns: std::ops::Range<usize>| first + columns.map(|cell| GAP + width(cell)).sum::<usize>() + GAP;
+    // All digits take more room than a narrow screen has.
+    let columns = if screen.width >= WIDE.max(columns_of(0..3)) { 0..3 } else { 2..3 };
+    let taken = columns_of(columns.clone());
     let line = |label: &str, cells: &[String], bar: &str| {
         let told = columns.clone().map(|cell| format!("{:GAP$}{:>2$}", "", cells[cell], width(cell)));
         format!("{label:<first$}{}{:GAP$}{bar}", told.collect::<String>(), "").trim_end().to_owned()
@@ -180,24 +183,27 @@ fn notes(page: &mut String, document: &UsageDocument, screen: &Screen) {
     let mut note = |tone: Tone, words: &str| screen.add(page, 0, &screen.paint(tone, words));
     if total.unacknowledged_octets > 0 {
         let octets = screen.octets(total.unacknowledged_octets);
-        note(Tone::Quiet, &format!("of the total {octets} not yet acknowledged by the server"));
+        note(Tone::Quiet, &format!("{octets} of the total are not yet acknowledged by the server"));
     }
     if total.offline_octets > 0 {
         let octets = screen.octets(total.offline_octets);
-        note(Tone::Quiet, &format!("of the total {octets} throttled, after the package was used up"));
+        note(Tone::Quiet, &format!("{octets} of the total passed throttled, after the package was used up"));
     }
     if document.spans.iter().any(|span| span.running) {
         note(Tone::Quiet, "* still running");
     }
     if document.spans.iter().any(|span| !span.sums.synced) {
-        note(Tone::Doubtful, "? told by a clock that was not synchronised: it may belong elsewhere");
+        note(Tone::Doubtful, "? recorded while the clock was not synchronised: it may belong to another time");
     }
     for sim in document.sims.iter().filter(|sim| sim.links.len() > 1) {
         let (sim, links) = (&sim.subscriber, sim.links.join(", "));
-        note(Tone::Quiet, &format!("usage is recorded by SIM: of {sim}, carried by {links}, all is shown"));
+        note(
+            Tone::Quiet,
+            &format!("usage is recorded by SIM: that of {sim} is shown whole, whichever of {links} carried it"),
+        );
     }
     if document.source == "file" {
-        note(Tone::Doubtful, "no agent is running: this is what it has left in its ledger");
+        note(Tone::Doubtful, "no agent is running: this was read from its ledger");
     }
     if !document.clock_synced {
         note(Tone::Doubtful, "the clock is not synchronised");

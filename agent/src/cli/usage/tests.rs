@@ -1,10 +1,8 @@
-//! What `weir usage` prints, on narrow and wide terminals, with and without colour.
-
-use std::path::PathBuf;
+//! Samples of usage, the names of spans, and the chart.
 
 use super::{chart, render};
-use crate::cli::as_json;
-use crate::cli::words::{Screen, Units, shown};
+use crate::cli::tests::golden;
+use crate::cli::words::{Screen, Units};
 use crate::usage::{Running, SCHEMA, SimOfUsage, SimUsage, SpanUsage, Sums, UsageDocument};
 
 const PLAIN: Screen = Screen { width: 100, colour: false, units: Units::Binary };
@@ -32,7 +30,7 @@ fn running(mut span: SpanUsage, estimate: Option<u64>) -> SpanUsage {
 }
 
 /// Some days of one SIM, of which the last is running.
-fn days() -> UsageDocument {
+pub(in crate::cli) fn days() -> UsageDocument {
     let day = |day: u32, sums| span(&format!("2026-11-{day}T00:00"), &format!("2026-11-{}T00:00", day + 1), sums);
     let throttled = Sums { offline_octets: 3 << 20, ..sums(40 << 20, 1 << 30) };
     let today = Sums { unacknowledged_octets: 123_456, ..sums(123_456, 700 << 20) };
@@ -72,8 +70,21 @@ fn days() -> UsageDocument {
     }
 }
 
+/// Before anything was ever metered.
+pub(in crate::cli) fn none() -> UsageDocument {
+    let nothing = |span: SpanUsage| SpanUsage { sums: sums(0, 0), estimate_octets: None, sims: Vec::new(), ..span };
+    let UsageDocument { running: Running { day, month, period }, .. } = days();
+    UsageDocument {
+        sims: Vec::new(),
+        spans: vec![nothing(day.clone())],
+        total: sums(0, 0),
+        running: Running { day: nothing(day), month: nothing(month), period: nothing(period) },
+        ..days()
+    }
+}
+
 /// The same of two SIMs, one of which has been in two links, read without an agent on a box that does not know its time.
-fn of_two() -> UsageDocument {
+pub(in crate::cli) fn of_two() -> UsageDocument {
     let mut document = days();
     document.sims[0].links.push("usb0".to_owned());
     document.sims.push(SimOfUsage {
@@ -88,59 +99,6 @@ fn of_two() -> UsageDocument {
     document.time_zone_note = Some("the system's time zone is not known: days are those of UTC".to_owned());
     document.billing_day = 1;
     document
-}
-
-/// Holds a text against the file that it has to be. `WEIR_GOLDEN=write` writes the file; read what has changed before you keep it.
-fn is_golden(name: &str, text: &str) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/cli/usage/golden").join(name);
-    if std::env::var_os("WEIR_GOLDEN").is_some_and(|order| order == "write") {
-        std::fs::write(&path, text).expect("written");
-    }
-    assert_eq!(text, std::fs::read_to_string(&path).expect("a golden file"), "{name}");
-}
-
-#[test]
-fn a_wide_terminal_has_both_directions_and_long_bars() {
-    is_golden("days-wide.txt", &render(&days(), &Screen { width: 120, ..PLAIN }));
-}
-
-#[test]
-fn a_narrow_terminal_has_the_total_and_short_bars() {
-    is_golden("days-narrow.txt", &render(&days(), &Screen { width: 50, ..PLAIN }));
-}
-
-#[test]
-fn colour_is_added_to_the_very_same_text() {
-    let coloured = render(&days(), &Screen { width: 120, colour: true, ..PLAIN });
-    is_golden("days-colour.txt", &coloured);
-    let (mut plain, mut hidden) = (String::new(), false);
-    for letter in coloured.chars() {
-        match letter {
-            '\u{1b}' => hidden = true,
-            'm' if hidden => hidden = false,
-            _ if hidden => {}
-            shown => plain.push(shown),
-        }
-    }
-    assert_eq!(plain, render(&days(), &Screen { width: 120, ..PLAIN }));
-}
-
-#[test]
-fn several_sims_are_told_one_by_one_and_all_that_is_odd_is_said() {
-    is_golden("two-sims.txt", &render(&of_two(), &Screen { width: 72, ..PLAIN }));
-}
-
-#[test]
-fn no_line_is_longer_than_the_terminal() {
-    for width in 40..=160 {
-        for document in [days(), of_two()] {
-            for units in [Units::Binary, Units::Decimal] {
-                let page = render(&document, &Screen { width, colour: true, units });
-                let long: Vec<_> = page.lines().filter(|line| shown(line) > width).collect();
-                assert!(long.is_empty(), "{width}: {long:#?}");
-            }
-        }
-    }
 }
 
 #[test]
@@ -159,13 +117,8 @@ fn each_kind_of_span_has_its_name() {
 }
 
 #[test]
-fn the_json_is_stable() {
-    is_golden("days.json", &as_json(&days()).expect("JSON"));
-}
-
-#[test]
 fn the_chart_says_in_words_what_it_shows_and_believes_no_name() {
-    is_golden("days.svg", &chart(&days(), &PLAIN));
+    golden("usage.svg", &chart(&days(), &PLAIN));
     let mut document = days();
     document.sims[0].links = vec!["<script>&".to_owned()];
     let drawn = chart(&document, &PLAIN);

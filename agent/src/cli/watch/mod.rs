@@ -12,8 +12,9 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 
 use self::view::View;
+use super::words::Screen;
 use super::{Usage, runtime, socket};
-use crate::args;
+use crate::args::{self, Look};
 use crate::clock::{boot_now, until};
 use crate::local;
 
@@ -43,7 +44,8 @@ pub fn run(asked: &args::Watch) -> Result<ExitCode> {
         // SAFETY: the handler does no more than to store a flag.
         unsafe { signal(number, SigHandler::Handler(end)) }.with_context(|| format!("taking {number}"))?;
     }
-    let mut view = View::new(asked.units);
+    let look = Look { json: false, units: asked.units, color: asked.color };
+    let mut view = View::new(Screen::of_stdout(look));
     // This one has a panic give the terminal back, too.
     let mut terminal = ratatui::try_init().context("taking the terminal")?;
     let shown = (|| {
@@ -55,7 +57,8 @@ pub fn run(asked: &args::Watch) -> Result<ExitCode> {
                 match runtime.block_on(asking) {
                     Ok(Ok(status)) => view.take(status),
                     Ok(Err(error)) => view.miss(format!("{error:#}")),
-                    Err(_) => view.miss("the agent does not answer".to_owned()),
+                    Err(_) => view
+                        .miss("the agent does not answer; its log says at what it is: journalctl -u weir".to_owned()),
                 }
             }
             terminal.draw(|frame| view.draw(frame)).context("drawing")?;

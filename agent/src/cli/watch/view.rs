@@ -9,7 +9,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Clear, Paragraph, Sparkline};
 
 use crate::cli::status::{next, package, tone, troubles};
-use crate::cli::words::{Screen, Tone, Units, before};
+use crate::cli::words::{Screen, Tone, Units, before, time};
 use crate::local::{LinkStatus, Status};
 
 /// Seconds of which the rate is remembered.
@@ -25,7 +25,8 @@ pub(super) struct View {
     /// The rates of each link, oldest first.
     rates: BTreeMap<String, VecDeque<Rate>>,
     selected: usize,
-    units: Units,
+    /// What it is drawn for: the width is that of the terminal at each drawing.
+    screen: Screen,
     shows_help: bool,
 }
 
@@ -37,8 +38,8 @@ struct Rate {
 }
 
 impl View {
-    pub(super) fn new(units: Units) -> Self {
-        Self { status: None, missing: None, rates: BTreeMap::new(), selected: 0, units, shows_help: false }
+    pub(super) const fn new(screen: Screen) -> Self {
+        Self { status: None, missing: None, rates: BTreeMap::new(), selected: 0, screen, shows_help: false }
     }
 
     /// Takes a new status.
@@ -75,7 +76,7 @@ impl View {
     }
 
     pub(super) const fn next_units(&mut self) {
-        self.units = match self.units {
+        self.screen.units = match self.screen.units {
             Units::Binary => Units::Decimal,
             Units::Decimal => Units::Octets,
             Units::Octets => Units::Binary,
@@ -99,36 +100,66 @@ impl View {
     pub(super) fn draw(&self, frame: &mut Frame<'_>) {
         let [head, body, foot] =
             Layout::vertical([Constraint::Length(1), Constraint::Min(0), Constraint::Length(1)]).areas(frame.area());
-        let screen = Screen { width: usize::from(body.width.saturating_sub(2)), colour: false, units: self.units };
+        // Text here has styles and no sequences.
+        let screen = Screen { width: usize::from(body.width.saturating_sub(2)), colour: false, ..self.screen };
         frame.render_widget(Paragraph::new(self.head()), head);
-        match &self.status {
-            Some(status) => self.body(frame, body, status, &screen),
-            None => frame.render_widget(Paragraph::new("  asking the agent …"), body),
+        let body = self.complaint(frame, body, &screen);
+        match (&self.status, &self.missing) {
+            (Some(status), _) => self.body(frame, body, status, &screen),
+            (None, None) => frame.render_widget(Paragraph::new("  asking the agent …"), body),
+            (None, Some(_)) => {}
         }
-        let keys = "q quit · ? help · ↑↓ or Tab link · u units";
-        frame.render_widget(Paragraph::new(Line::styled(keys, style(Tone::Quiet))), foot);
+        let keys = "q quit · ? help · Tab link · u units";
+        frame.render_widget(Paragraph::new(Line::styled(keys, self.style(Tone::Quiet))), foot);
         if self.shows_help {
             help(frame, frame.area());
         }
     }
 
     fn head(&self) -> Line<'_> {
-        if let Some(why) = &self.missing {
-            return Line::styled(format!("NO ANSWER: {why}"), style(Tone::Bad));
+        match (&self.status, &self.missing) {
+            (None, None) => Line::default(),
+            (None, Some(_)) => Line::styled("NO ANSWER", self.style(Tone::Bad)),
+            (Some(status), Some(_)) => {
+                Line::styled(format!("NO ANSWER · as of {}", time(&status.at)), self.style(Tone::Bad))
+            }
+            (Some(Status { version, device, at, .. }), None) => {
+                let at = time(at);
+                // Today is today; a narrow screen has room for the time of day.
+                let clock = at.split(' ').next_back().unwrap_or_default();
+                Line::styled(format!("weir {version} · {device} · {clock}"), self.style(Tone::Strong))
+            }
         }
-        let words = self
-            .status
-            .as_ref()
-            .map_or_else(String::new, |status| format!("weir {} · {} · {}", status.version, status.device, status.at));
-        Line::styled(words, style(Tone::Strong))
     }
 
-    /// Every link as large as it goes; where they do not all fit, the one that is selected alone.
+    /// Why there is no newer status, above everything else. Answers with the place that is left.
+    fn complaint(&self, frame: &mut Frame<'_>, area: Rect, screen: &Screen) -> Rect {
+        let Some(why) = &self.missing else { return area };
+        let lines = self.bad_lines(why, screen);
+        let [told, rest] = Layout::vertical([Constraint::Length(rows(lines.len())), Constraint::Min(0)]).areas(area);
+        frame.render_widget(Paragraph::new(lines), told);
+        rest
+    }
+
+    fn bad_lines(&self, words: &str, screen: &Screen) -> Vec<Line<'static>> {
+        let mut page = String::new();
+        screen.add(&mut page, 0, words);
+        page.lines().map(|line| Line::styled(line.to_owned(), self.style(Tone::Bad))).collect()
+    }
+
+    /// Every link as large as it goes; where they do not all fit, the one that is selected alone. What is wrong with the agent has its
+    /// place first: all of it, or where that is too much the worst.
     fn body(&self, frame: &mut Frame<'_>, area: Rect, status: &Status, screen: &Screen) {
-        let bad = troubles(status, screen);
+        let told: Vec<Vec<Line<'_>>> =
+            troubles(status, screen).iter().map(|words| self.bad_lines(words, screen)).collect();
+        let worst = told.last().cloned().unwrap_or_default();
+        let all = told.concat();
+        let bad = if rows(all.len()) <= area.height / 3 { all } else { worst };
+        let [area, below] = Layout::vertical([Constraint::Min(0), Constraint::Length(rows(bad.len()))]).areas(area);
+        frame.render_widget(Paragraph::new(bad), below);
         let lines: Vec<Vec<Line<'_>>> = status.links.iter().map(|link| self.lines(link, &status.at, screen)).collect();
         let heights: Vec<u16> = lines.iter().map(|lines| rows(lines.len()) + SPARKS + 2).collect();
-        let all_fit = heights.iter().sum::<u16>() + rows(bad.len()) <= area.height;
+        let all_fit = heights.iter().sum::<u16>() <= area.height;
         let height = |index: usize| if all_fit || index == self.selected { heights[index] } else { 1 };
         let wanted = (0..lines.len()).map(|index| Constraint::Length(height(index)));
         let areas = Layout::vertical(wanted.chain([Constraint::Min(0)])).split(area);
@@ -139,18 +170,16 @@ impl View {
                 frame.render_widget(Paragraph::new(self.summary(link, screen)), areas[index]);
             }
         }
-        let bad: Vec<Line<'_>> = bad.into_iter().map(|words| Line::styled(words, style(Tone::Bad))).collect();
-        frame.render_widget(Paragraph::new(bad), areas[status.links.len()]);
     }
 
     fn card(&self, frame: &mut Frame<'_>, area: Rect, link: &LinkStatus, lines: Vec<Line<'_>>, is_selected: bool) {
         let sim = link.subscriber.as_deref().unwrap_or("no SIM yet");
         let title = Line::from(vec![
-            Span::styled(format!(" {} ", link.link), style(Tone::Strong)),
+            Span::styled(format!(" {} ", link.link), self.style(Tone::Strong)),
             Span::raw(format!("{sim} ")),
             Span::styled(format!("{} ", link.state.to_uppercase()), self.style_of(tone(link))),
         ]);
-        let edge = if is_selected { Style::new() } else { style(Tone::Quiet) };
+        let edge = if is_selected { Style::new() } else { self.style(Tone::Quiet) };
         let block = Block::bordered().title(title).border_style(edge);
         let inner = block.inner(area);
         frame.render_widget(block, area);
@@ -174,27 +203,39 @@ impl View {
         let used = link.session_uplink_octets.saturating_add(link.session_downlink_octets);
         let (used, ceiling) = (screen.octets(used), screen.octets(link.ceiling_octets));
         let unreported = screen.octets(link.unreported_octets);
-        screen.add(&mut page, 0, &format!("granted: used {used} of {ceiling} · unreported {unreported}"));
-        screen.add(&mut page, 0, &format!("rate: {}", self.rate_words(link, screen)));
+        screen.add(&mut page, 0, &format!("granted: {ceiling}, {used} of it used · unreported {unreported}"));
+        let Rate { uplink, downlink } = self.rate(link);
+        screen.add(&mut page, 0, &format!("rate: {} up, {} down", screen.rate(uplink), screen.rate(downlink)));
         page.lines().map(|line| Line::raw(line.to_owned())).collect()
     }
 
-    fn rate_words(&self, link: &LinkStatus, screen: &Screen) -> String {
-        let now = self.rates.get(&link.link).and_then(|rates| rates.back().copied()).unwrap_or_default();
-        format!("{} up, {} down", screen.rate(now.uplink), screen.rate(now.downlink))
+    fn rate(&self, link: &LinkStatus) -> Rate {
+        self.rates.get(&link.link).and_then(|rates| rates.back().copied()).unwrap_or_default()
     }
 
     fn summary(&self, link: &LinkStatus, screen: &Screen) -> Line<'static> {
         Line::from(vec![
             Span::raw(format!("  {} ", link.link)),
             Span::styled(link.state.to_uppercase(), self.style_of(tone(link))),
-            Span::raw(format!(" {}", self.rate_words(link, screen))),
+            Span::raw(format!(" {}", screen.rate(self.rate(link).uplink.saturating_add(self.rate(link).downlink)))),
         ])
     }
 
     /// What is old stands back.
     fn style_of(&self, tone: Tone) -> Style {
-        if self.missing.is_some() { style(Tone::Quiet) } else { style(tone) }
+        self.style(if self.missing.is_some() { Tone::Quiet } else { tone })
+    }
+
+    /// Without colour a tone is told by bold and dim alone; the words say the rest.
+    const fn style(&self, tone: Tone) -> Style {
+        let (style, colour) = match tone {
+            Tone::Good => (Style::new(), Color::Green),
+            Tone::Doubtful => (Style::new(), Color::Yellow),
+            Tone::Bad => (Style::new().add_modifier(Modifier::BOLD), Color::Red),
+            Tone::Strong => return Style::new().add_modifier(Modifier::BOLD),
+            Tone::Quiet => return Style::new().add_modifier(Modifier::DIM),
+        };
+        if self.screen.colour { style.fg(colour) } else { style }
     }
 }
 
@@ -219,15 +260,17 @@ fn rate(old: &LinkStatus, new: &LinkStatus, millis: u128) -> Option<Rate> {
 
 fn help(frame: &mut Frame<'_>, area: Rect) {
     let lines = [
-        "q, Esc, Ctrl-C   quit",
-        "?, h             this help",
-        "↑ ↓, Tab, j k    another link",
-        "u                KiB, kB, or all digits",
+        "q, Esc, Ctrl-C  quit",
+        "?, h            this help",
+        "↑ ↓, Tab, j k   another link",
+        "u               KiB, kB or all digits",
         "",
-        "The sparks are what passed each second, both directions.",
-        "`weir status` prints the same once, with the kernel's counters.",
+        "The sparks are what passed each",
+        "second, both directions together.",
+        "`weir status` prints this once, and",
+        "the kernel's counters with it.",
     ];
-    let (width, height) = (area.width.min(68), area.height.min(rows(lines.len()) + 2));
+    let (width, height) = (area.width.min(42), area.height.min(rows(lines.len()) + 2));
     let place = Rect { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 2, width, height };
     frame.render_widget(Clear, place);
     let lines: Vec<Line<'_>> = lines.into_iter().map(Line::raw).collect();
@@ -236,14 +279,4 @@ fn help(frame: &mut Frame<'_>, area: Rect) {
 
 fn rows(lines: usize) -> u16 {
     u16::try_from(lines).unwrap_or(u16::MAX / 4)
-}
-
-const fn style(tone: Tone) -> Style {
-    match tone {
-        Tone::Good => Style::new().fg(Color::Green),
-        Tone::Doubtful => Style::new().fg(Color::Yellow),
-        Tone::Bad => Style::new().fg(Color::Red).add_modifier(Modifier::BOLD),
-        Tone::Strong => Style::new().add_modifier(Modifier::BOLD),
-        Tone::Quiet => Style::new().add_modifier(Modifier::DIM),
-    }
 }

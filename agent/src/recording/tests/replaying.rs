@@ -6,8 +6,11 @@ use std::path::Path;
 use super::samples::{at, sessions};
 use super::{Hand, birth, fresh, live, record};
 use crate::cli::replay::render;
+use crate::cli::words::{Screen, Units};
 use crate::quota::Event;
 use crate::recording::{Birth, Core, End, Parting, Replay, Tally, Verdict, replay};
+
+const UNBROKEN: Screen = Screen { width: usize::MAX, colour: false, units: Units::Binary };
 
 fn played(path: &Path) -> Replay {
     let file = fs::File::open(path).expect("opens");
@@ -40,7 +43,7 @@ fn what_was_recorded_is_done_again_life_for_life() {
     let Replay { tally, verdict } = played(&path);
     assert_eq!(verdict, same(End::Whole));
     assert!(tally.lives == 2 && tally.events > 20 && tally.commands > 30, "{tally:?}");
-    let words = render(&path, &played(&path));
+    let words = render(&path, &played(&path), &UNBROKEN);
     let Tally { lives, events, commands } = tally;
     assert_eq!(words, format!("{lives} lives, {events} events, {commands} commands: the same\n"));
 }
@@ -71,8 +74,9 @@ fn an_octet_more_is_noticed_at_the_command_where_it_matters() {
     assert!(told_line < line && told.contains("Reading"), "{told_line} {line} {told}");
     let (recorded, instead) = (recorded.expect("a command"), instead.expect("a command"));
     assert!(recorded.contains("300000") && instead.contains("300001"), "{recorded}\n{instead}");
-    let words = render(&path, &changed(&path, "\"passed\":{\"uplink\":300000", "\"passed\":{\"uplink\":300001"));
-    assert!(words.contains(&format!("weir.jsonl:{line}: wan0 at ")) && words.contains("this core: Record("), "{words}");
+    let changed = changed(&path, "\"passed\":{\"uplink\":300000", "\"passed\":{\"uplink\":300001");
+    let words = render(&path, &changed, &UNBROKEN);
+    assert!(words.contains(&format!("weir.jsonl:{line}: wan0 at ")) && words.contains("this core Record("), "{words}");
 }
 
 #[test]
@@ -130,7 +134,7 @@ fn a_last_line_that_was_cut_is_passed_over_with_a_word() {
     let text = fs::read(&path).expect("reads");
     let cut = replay(&text[..text.len() - 5], &mut |_| {}).expect("reads");
     assert_eq!(cut.verdict, same(End::Cut));
-    assert!(render(&path, &cut).contains("the last line is cut"));
+    assert!(render(&path, &cut, &UNBROKEN).contains("the last line is cut"));
 }
 
 #[test]
@@ -142,7 +146,7 @@ fn a_damaged_line_is_named() {
         Verdict::Same { .. } | Verdict::Parts(_) => panic!("{replayed:?}"),
     };
     let garbled = changed(&path, "{\"core\":{\"core\":0,", "{\"core\":{\"core\":0;");
-    assert!(render(&path, &garbled).contains("weir.jsonl:2: damaged: "));
+    assert!(render(&path, &garbled, &UNBROKEN).contains("weir.jsonl:2: damaged: "));
     assert_eq!(damaged(garbled).0, 2);
     let foreign = changed(&path, "\"max_unrecorded\"", "\"least_unrecorded\"");
     let (line, what) = damaged(foreign);
