@@ -16,14 +16,17 @@ use std::{
 };
 
 use agent::datapath::{LoadSpec, Loaded, load_and_pin};
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use aya::programs::{SchedClassifier, TcAttachType};
 use nix::{
     mount::{MsFlags, mount},
+    net::if_::if_nametoindex,
     sched::{CloneFlags, unshare},
 };
 
+use crate::eventually::eventually;
 use crate::process::binary;
+use crate::scenario::SOON;
 
 /// The name of the interface.
 pub const LINK: &str = "wwan0.7";
@@ -122,6 +125,17 @@ impl Tun {
         let socket = unsafe { OwnedFd::from_raw_fd(socket) };
         request(&socket, libc::SIOCSIFFLAGS, i16::try_from(libc::IFF_UP).unwrap());
         Self { file }
+    }
+
+    /// Takes it away; it is gone when this returns. The kernel takes it when the last one closes the file, and a program that another
+    /// thread is just starting has it open until then.
+    pub fn remove(self) {
+        drop(self.file);
+        eventually("the interface to be gone", SOON, || {
+            ensure!(if_nametoindex(LINK).is_err(), "somebody has its file open");
+            Ok(())
+        })
+        .unwrap();
     }
 
     /// Lets a packet of 128 octets come in, UDP from port 53 of 198.51.100.7; the kernel has seen it when this returns.

@@ -79,7 +79,7 @@ fn a_meter_whose_interface_is_gone_makes_way_for_a_new_epoch() {
             let mut datapath = Datapath::open(&spec.pin_root, LINK).unwrap();
             let epoch = datapath.epoch_id();
             datapath.set_gate(&OPEN).unwrap();
-            drop(tun);
+            tun.remove();
             assert!(!datapath.is_attached(ifindex));
 
             let mut tun = Tun::new();
@@ -258,7 +258,7 @@ fn the_counters_of_a_replaced_meter_stay_until_they_are_forgotten() {
         tun.receive();
         let epoch = datapath.epoch_id();
         drop(datapath);
-        drop(tun);
+        tun.remove();
         let _tun = Tun::new();
         assert_eq!(load_and_pin(&spec).unwrap().origin, Origin::New);
         let kept = retired(&spec.pin_root);
