@@ -6,10 +6,14 @@ use std::{
     io,
     os::unix::{fs::FileExt as _, process::ExitStatusExt as _},
     path::Path,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use agent::datapath::{AllowList, Datapath, Origin, detach_and_unpin, load::OBJECT, load_and_pin, meters_on, retired};
-use agent_common::{Counters, Gate, HINT_REFUSAL, LAYOUT_VERSION, LINK_RAW_IP, MODE_BLOCK, Tally};
+use agent_common::{
+    Counters, DOWNLINK, FILTER_DENY, FILTER_PERMIT, Filter, Filters, Gate, HINT_REFUSAL, LAYOUT_VERSION, LINK_RAW_IP,
+    MAX_FILTERS, MODE_BLOCK, MODE_RESTRICT, Tally,
+};
 use aya::{
     EbpfLoader,
     maps::MapInfo,
@@ -397,6 +401,41 @@ fn hide(ceiling: u64) {
     // SAFETY: the page is the gate that only the caller's datapath knows, and stays mapped for as long as that lives.
     let hidden = unsafe { libc::mmap(ours[0] as *mut libc::c_void, size_of::<Gate>(), access, flags, -1, 0) };
     assert_ne!(hidden, libc::MAP_FAILED, "{}", io::Error::last_os_error());
+}
+
+/// The first list refuses whatever comes at its end, the second one at its beginning; half of the one and half of the other lets it pass.
+#[test]
+fn no_packet_is_judged_by_half_of_one_list_of_filters_and_half_of_another() {
+    let filter = |verdict, protocol| Filter { verdict, direction: DOWNLINK, protocol, ..Filter::default() };
+    let (no, yes, other) = (filter(FILTER_DENY, 17), filter(FILTER_PERMIT, 17), filter(FILTER_DENY, 6));
+    let mut lists = [Filters { list: [other; MAX_FILTERS] }; 2];
+    lists[0].list[MAX_FILTERS - 1] = no;
+    lists[1].list[0] = no;
+    lists[1].list[MAX_FILTERS - 1] = yes;
+    alone(move |root| {
+        let mut tun = Tun::new();
+        let spec = spec(root.join("bpf/weir"));
+        load_and_pin(&spec).unwrap();
+        let mut datapath = Datapath::open(&spec.pin_root, LINK).unwrap();
+        let restrict = Gate { ceiling: 0, mode: MODE_RESTRICT, ..OPEN };
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::SeqCst) {
+                    tun.receive();
+                }
+            });
+            let written = (0..100).try_for_each(|round| {
+                datapath.set_filters(&lists[round % 2])?;
+                datapath.set_gate(&restrict).map(drop)
+            });
+            is_over.store(true, Ordering::SeqCst);
+            written.unwrap();
+        });
+        let downlink = datapath.read().unwrap().downlink;
+        assert!(downlink.refused.packets > 1000, "{downlink:?}");
+        assert_eq!(downlink.throttled, Tally::default(), "passed by half of each list");
+    });
 }
 
 #[test]

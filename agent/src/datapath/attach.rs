@@ -27,7 +27,7 @@ use super::{
     maps::COUNTERS,
     pins::{Pins, pinned_link, remove_if_there, running},
     survey::{epoch_of, hidden_at, seats_at},
-    sys::{detach_link, get_pinned, link_state, programs_at_tcx},
+    sys::{detach_link, get_pinned, link_state, programs_at_tcx, wait_for_packets},
 };
 use crate::drill;
 
@@ -284,7 +284,7 @@ fn detach_filters(pins: &Pins) -> Result<()> {
         }
     }
     if any {
-        clsact::wait_for_packets();
+        wait_for_packets();
     }
     Ok(())
 }

@@ -2,10 +2,7 @@
 //!
 //! Other programs have filters there too, and may have made the clsact: it is made where it is missing and never deleted.
 
-use std::{
-    os::fd::{AsFd, AsRawFd as _},
-    time::Duration,
-};
+use std::os::fd::{AsFd, AsRawFd as _};
 
 use anyhow::{Context as _, Result, bail};
 use rtnetlink::{
@@ -27,8 +24,6 @@ const CLSACT: &str = "clsact";
 const EVERY_PROTOCOL: u16 = 3_u16.to_be();
 /// Handles of ours have this bit and the epoch below it. The kernel chooses none so high, nor do people.
 const OURS: u32 = 1 << 31;
-/// A packet is in a program for microseconds; after so long none is in one that was taken off.
-const IN_FLIGHT: Duration = Duration::from_millis(50);
 
 /// Where a filter is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,23 +85,14 @@ pub(super) fn replace(program: &impl AsFd, slot: &Slot) -> Result<()> {
     put(program, slot, 0)
 }
 
-/// Takes a filter off; one that is gone already is no error. See [`wait_for_packets`].
+/// Takes a filter off; one that is gone already is no error. See [`super::sys::wait_for_packets`]: the kernel does not wait
+/// by itself, as it does for links.
 pub(super) fn detach(slot: &Slot) -> Result<()> {
     let removed = order(RouteNetlinkMessage::DelTrafficFilter(message(slot)), 0);
     let is_there = || filters_at(slot.ifindex, slot.direction).map(|all| all.iter().any(|filter| filter.slot == *slot));
     match removed {
         Err(error) if is_there()? => Err(error).context("taking a filter off"),
         _ => Ok(()),
-    }
-}
-
-/// Waits until no packet is in a program any more that was taken off before: the kernel does not wait by itself, as it does for links.
-pub(super) fn wait_for_packets() {
-    // `MEMBARRIER_CMD_GLOBAL` is a grace period of RCU, under which the hooks run; with one processor it has nothing to wait for.
-    const GLOBAL: libc::c_long = 1;
-    // SAFETY: takes no address.
-    if unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) } != 0 {
-        std::thread::sleep(IN_FLIGHT);
     }
 }
 

@@ -116,8 +116,9 @@ impl Datapath {
         self.gate.write(gate)
     }
 
-    /// Makes the filters what is given. A gate that lets through what they permit is made to block before, so that nothing is judged by
-    /// half of the old and half of the new; the caller sets it anew.
+    /// Makes the filters what is given. A gate that lets through what they permit is made to block before, and packets that have met it
+    /// are waited for, before the list is written and after, so that nothing is judged by half of the old and half of the new; the
+    /// caller sets the gate anew.
     pub fn set_filters(&mut self, filters: &Filters) -> Result<()> {
         let what = || format!("the filters of {}", self.pins);
         if self.filters.get(&0, 0).with_context(|| format!("reading {}", what()))? == *filters {
@@ -127,9 +128,13 @@ impl Datapath {
         if gate.mode == MODE_RESTRICT {
             self.gate.write(&Gate { mode: MODE_BLOCK, ..gate })?;
         }
+        // Whoever has seen that mode may be anywhere in the list.
+        sys::wait_for_packets();
         self.filters.set(0, filters, 0).with_context(|| format!("writing {}", what()))?;
         let found = self.filters.get(&0, 0).with_context(|| format!("reading {}", what()))?;
         ensure!(found == *filters, "{} were written, but the kernel holds others", what());
+        // A processor may have read ahead in the list, before it looks at the mode that the caller sets next.
+        sys::wait_for_packets();
         Ok(())
     }
 

@@ -7,10 +7,10 @@ use aya::maps::{MapData, MapInfo};
 use nix::net::if_::if_nametoindex;
 
 use super::{
-    clsact::{self, Slot, filters_at, wait_for_packets},
+    clsact::{self, Slot, filters_at},
     direction::{DIRECTIONS, Direction},
     maps::{COUNTERS, counters_in, read_counters},
-    sys::{detach_link, link_by_id, program_by_id, program_state, programs_at_tcx},
+    sys::{detach_link, link_by_id, program_by_id, program_state, programs_at_tcx, wait_for_packets},
 };
 
 /// A program of a meter at a hook, and what holds it there.

@@ -9,6 +9,7 @@ use std::{
     },
     path::Path,
     ptr,
+    time::Duration,
 };
 
 use super::direction::Direction;
@@ -22,6 +23,9 @@ const BPF_LINK_DETACH: libc::c_long = 34;
 const BPF_LINK_TYPE_TCX: u32 = 11;
 const BPF_TCX_INGRESS: u32 = 46;
 const BPF_TCX_EGRESS: u32 = 47;
+
+/// A packet is in a program for microseconds; after so long none is in one that it was in before.
+const IN_FLIGHT: Duration = Duration::from_millis(50);
 
 /// So many programs are looked for at a hook; the kernel lets no more be there.
 const PROGRAMS_AT_A_HOOK: usize = 64;
@@ -231,6 +235,16 @@ pub(super) fn detach_link(link: &OwnedFd) -> io::Result<()> {
     let mut attr = DetachAttr { link: link.as_raw_fd().cast_unsigned() };
     // SAFETY: the attribute lives over the call and holds no address.
     unsafe { bpf(BPF_LINK_DETACH, &mut attr) }.map(drop)
+}
+
+/// Waits until every packet that is in a program now has left it: some tens of milliseconds.
+pub(super) fn wait_for_packets() {
+    // `MEMBARRIER_CMD_GLOBAL` is a grace period of RCU, under which the hooks run; with one processor it has nothing to wait for.
+    const GLOBAL: libc::c_long = 1;
+    // SAFETY: takes no address.
+    if unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) } != 0 {
+        std::thread::sleep(IN_FLIGHT);
+    }
 }
 
 /// # Safety
