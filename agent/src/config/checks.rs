@@ -55,6 +55,7 @@ pub(super) fn config(root: &Section<'_>, base: &Path) -> Checked {
     let agent = agent(&root.section("agent"), base);
     let usage = usage(&root.section("usage"));
     let api = api(&root.section("api"), base);
+    let captive_portal = captive_portal(&root.section("captive_portal"));
     let filters = filters(root);
     let links = links(root, mode, &filters);
     root.finish();
@@ -67,6 +68,7 @@ pub(super) fn config(root: &Section<'_>, base: &Path) -> Checked {
             agent,
             usage,
             api,
+            captive_portal,
             filters,
             links,
         })),
@@ -175,6 +177,21 @@ fn api(section: &Section<'_>, base: &Path) -> Option<Api> {
         section.problem("listen", "is not a loopback address: set token_file as well, so that not everybody may look");
     }
     Some(Api { listen, token_file, hosts: hosts.unwrap_or_default() })
+}
+
+fn captive_portal(section: &Section<'_>) -> Option<SocketAddr> {
+    let listen = section.optional("listen", |value| {
+        let address = socket_address(value)?;
+        if address.ip().is_unspecified() {
+            Err(format!(
+                "{address} is every address, those of the uplinks too: name one that hosts behind the gateway reach"
+            ))
+        } else {
+            Ok(address)
+        }
+    });
+    section.finish();
+    listen
 }
 
 /// The filters, whose rules are read as they would be when a link is used up.

@@ -49,6 +49,8 @@ pub struct Config {
     pub agent: Agent,
     /// Where the page and the API are served over TCP; `None` = nowhere, only the unix socket is.
     pub api: Option<Api>,
+    /// Where hosts behind the gateway ask whether they are captive (RFC 8908), one address and port; `None` = nowhere.
+    pub captive_portal: Option<SocketAddr>,
     /// Filter rules by name, as they are written (`[[filter]]`); at most 16 names.
     pub filters: BTreeMap<String, Vec<String>>,
     /// How usage is shown.

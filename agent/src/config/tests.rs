@@ -122,6 +122,16 @@ fn the_api_is_served_over_tcp_only_where_the_file_says_so_and_openly_on_loopback
 }
 
 #[test]
+fn captives_are_told_only_where_the_file_says_so_and_by_any_one_address() {
+    assert_eq!(parse(SMALL).unwrap().captive_portal, None);
+    for listen in ["192.168.1.1:8908", "127.0.0.1:8908", "[fd00::1]:80"] {
+        let section = format!("[captive_portal]\nlisten = \"{listen}\"\n[[link]]");
+        let config = parse(&SMALL.replace("[[link]]", &section)).unwrap();
+        assert_eq!(config.captive_portal.map(|address| address.to_string()).as_deref(), Some(listen));
+    }
+}
+
+#[test]
 fn plain_http_is_for_loopback_unless_asked_for() {
     let with = |url: &str| parse(&SMALL.replace("https://c.example", url));
     for url in ["http://127.0.0.1:8080", "http://[::1]:8080/base/", "http://localhost"] {
@@ -184,7 +194,7 @@ fn a_pattern_fits_what_its_star_may_stand_for() {
 }
 
 /// Broken files: what is put in place of what, and what must be said.
-const BROKEN: [(&str, &str, &str); 60] = [
+const BROKEN: [(&str, &str, &str); 63] = [
     ("id = \"gw\"", "", "weir.toml:1: device.id: is missing, and is required"),
     ("[device]\nid = \"gw\"", "", "weir.toml:1: device.id: is missing"),
     ("id = \"gw\"", "id = 7", "weir.toml:2: device.id: is a whole number, not a text"),
@@ -268,6 +278,17 @@ const BROKEN: [(&str, &str, &str); 60] = [
         "[api]\nlisten = \"[::1]:9433\"\nhosts = [\"gw:80\"]\n[[link]]",
         "weir.toml:7: api.hosts: \"gw:80\" is not a host name: letters, digits, `.` and `-`, no port",
     ),
+    (
+        "[[link]]",
+        "[captive_portal]\nlisten = \"8908\"\n[[link]]",
+        "weir.toml:6: captive_portal.listen: \"8908\" is not an address with a port",
+    ),
+    (
+        "[[link]]",
+        "[captive_portal]\nlisten = \"[::]:8908\"\n[[link]]",
+        "weir.toml:6: captive_portal.listen: [::]:8908 is every address, those of the uplinks too",
+    ),
+    ("[[link]]", "[captive_portal]\nport = 8908\n[[link]]", "weir.toml:6: captive_portal.port: is not a known key"),
     ("[[link]]\nname = \"wwan0\"", "", "link: is missing: at least one [[link]] is required"),
     ("[[link]]", "[link]", "weir.toml:5: link: is a table, not a list of tables: write [[link]]"),
     ("name = \"wwan0\"", "", "weir.toml:5: link[0].name: is missing"),

@@ -7,6 +7,7 @@ mod ears;
 mod enrol;
 mod metering;
 mod orders;
+mod outlook;
 mod pace;
 mod portals;
 mod progress;

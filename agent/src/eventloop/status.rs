@@ -44,8 +44,11 @@ pub(super) struct Books {
 pub(super) fn serve(config: &Config, inbox: mpsc::UnboundedSender<Message>, timeline: &Timeline) -> Result<Served> {
     // When the loop has gone the question is dropped, and so answered.
     let asker = Asker::new(move |question| drop(inbox.send(Message::Asked(question))));
-    let desk = Desk::new(asker, timeline.clone());
+    let desk = Desk::new(asker.clone(), timeline.clone());
     let served = local::serve(&config.agent.socket, desk.clone())?;
+    if let Some(listen) = config.captive_portal {
+        local::tell_captives(listen, asker);
+    }
     if let Some(api) = config.api.clone() {
         local::listen(api, desk);
     }
@@ -60,6 +63,7 @@ impl Agent {
             Question::Status(reply) => drop(reply.send(self.status()?)),
             Question::Account(reply) => self.send_account(reply),
             Question::Renew(link, reply) => drop(reply.send(self.renew(link.as_deref())?)),
+            Question::Outlooks(reply) => drop(reply.send(self.outlooks()?)),
             Question::Usage(wish, reply) => self.tell_usage(wish, reply)?,
         }
         Ok(())

@@ -240,7 +240,7 @@ fn answer_without_ledger(question: Question, config: &Config, trouble: &str) -> 
         // Whoever asked may have gone.
         Question::Status(reply) => drop(reply.send(bare_status(config, trouble.to_owned())?)),
         // Dropped, and so answered with "not now".
-        Question::Account(_) | Question::Renew(..) => {}
+        Question::Account(_) | Question::Renew(..) | Question::Outlooks(_) => {}
         Question::Usage(_, reply) => drop(reply.send(Err(Untold::Failed(trouble.to_owned())))),
     }
     Ok(())

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use tokio::sync::oneshot;
 
-use super::{Renewed, Status};
+use super::{Outlook, Renewed, Status};
 use crate::ledger::Accounts;
 use crate::usage::{Refusal, UsageDocument, Wish};
 
@@ -19,6 +19,8 @@ pub enum Question {
     Account(oneshot::Sender<Accounts>),
     /// Have more asked for now, on the link of this name or on all.
     Renew(Option<String>, oneshot::Sender<Renewed>),
+    /// What each metered link in use has to say to those who send over it.
+    Outlooks(oneshot::Sender<Vec<Outlook>>),
     /// What was used.
     Usage(Wish, oneshot::Sender<Result<UsageDocument, Untold>>),
 }

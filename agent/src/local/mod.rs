@@ -2,6 +2,7 @@
 
 mod access;
 mod ask;
+mod captive;
 mod client;
 mod events;
 mod metrics;
@@ -20,6 +21,7 @@ mod timeline;
 use axum::extract::FromRef;
 
 pub use ask::{Asker, Question, Untold};
+pub use captive::{Outlook, Passage, tell_captives};
 pub use client::{NoAgent, fetch, get, post, reach, usage};
 pub use problems::Problems;
 pub use renewed::{RENEWED_SCHEMA, Renewed, RenewedLink};

@@ -55,24 +55,28 @@ const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resour
 /// told and tried again: nothing of it keeps links from being metered.
 pub fn listen(api: Api, desk: Desk) {
     tokio::spawn(async move {
-        let mut told = String::new();
-        loop {
-            match begin(&api).await {
-                Ok((listener, access)) => {
-                    tracing::info!(listen = %api.listen, "the page and the API are served");
-                    return accept(&listener, &router(desk, access)).await;
-                }
-                Err(error) => {
-                    let words = format!("{error:#}");
-                    if told != words {
-                        tracing::error!(again = ?AGAIN, "the page and the API are not served: {words}");
-                        told = words;
-                    }
+        let (listener, access) = opened("the page and the API are", || begin(&api)).await;
+        tracing::info!(listen = %api.listen, "the page and the API are served");
+        accept(&listener, &router(desk, access)).await;
+    });
+}
+
+/// What it takes to listen, once it is there. Until then it is said what (`what`: "the page is") is not served, and why.
+pub(super) async fn opened<T, Opening: Future<Output = Result<T>>>(what: &str, begin: impl Fn() -> Opening) -> T {
+    let mut told = String::new();
+    loop {
+        match begin().await {
+            Ok(open) => return open,
+            Err(error) => {
+                let words = format!("{error:#}");
+                if told != words {
+                    tracing::error!(again = ?AGAIN, "{what} not served: {words}");
+                    told = words;
                 }
             }
-            sleep(AGAIN).await;
         }
-    });
+        sleep(AGAIN).await;
+    }
 }
 
 async fn begin(api: &Api) -> Result<(TcpListener, Access)> {
@@ -98,9 +102,12 @@ pub(super) fn read_token(path: &Path) -> Result<Token> {
 /// Everything there is, behind its guards.
 pub(super) fn router(desk: Desk, access: Access) -> Router {
     let api = routes::api(desk).layer(middleware::from_fn_with_state(access.clone(), trusted));
-    page::routes()
-        .merge(api)
-        .layer(middleware::from_fn_with_state(access, admitted))
+    bounded(page::routes().merge(api).layer(middleware::from_fn_with_state(access, admitted)))
+}
+
+/// The same under the bounds of time and size, and with what a browser has to know.
+pub(super) fn bounded(router: Router) -> Router {
+    router
         .layer(middleware::from_fn(promptly))
         .layer(middleware::map_response(|answer: Response| async move { guarded(answer) }))
         .layer(DefaultBodyLimit::max(BODY))

@@ -6,16 +6,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use axum::Router;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
 use super::access::{Access, Token};
+use super::captive::{self, Outlook, Passage};
 use super::events::WATCHERS;
 use super::metrics::render;
 use super::tcp::{CONNECTIONS, accept, read_token, router};
 use super::{Asker, Desk, Kind, LinkStatus, PackageStatus, Question, Status, Tidings, Timeline};
-use crate::clock::Clock;
+use crate::clock::{Clock, boot_now};
+use crate::units::Octets;
 use crate::usage::{SimUsage, SpanUsage, Sums};
 
 const TOKEN: &str = "0123456789abcdef-secret";
@@ -38,7 +41,32 @@ fn status() -> Status {
     Status { device: "gw\n1".into(), version: "0".into(), links: vec![link], ..Status::default() }
 }
 
+/// What it tells hosts of its link.
+fn outlook() -> Outlook {
+    Outlook {
+        subscriber: Some("imsi-001010000000001".into()),
+        passage: Passage::Shut,
+        left: Some(Octets::ZERO),
+        portal: Some("https://shop.example/".into()),
+    }
+}
+
 async fn serve(token: Option<&str>) -> Served {
+    let (agent, asked) = agent();
+    let timeline = Timeline::new(Clock::default());
+    let token = token.map(|token| Token::of(token).expect("a token"));
+    let router = router(Desk::new(agent, timeline.clone()), Access::new(token, Vec::new()));
+    listening(router, asked, timeline).await
+}
+
+/// The captive portal API beside it.
+async fn serve_captives() -> Served {
+    let (agent, asked) = agent();
+    listening(captive::router(agent), asked, Timeline::new(Clock::default())).await
+}
+
+/// An agent, and how often it is asked.
+fn agent() -> (Asker, Arc<AtomicUsize>) {
     let asked = Arc::<AtomicUsize>::default();
     let count = Arc::clone(&asked);
     let agent = Asker::new(move |question| {
@@ -46,13 +74,15 @@ async fn serve(token: Option<&str>) -> Served {
         match question {
             // Whoever asked may have gone.
             Question::Status(reply) => drop(reply.send(status())),
+            Question::Outlooks(reply) => drop(reply.send(vec![outlook()])),
             // Dropped, and so answered with "not now".
             Question::Account(_) | Question::Renew(..) | Question::Usage(..) => {}
         }
     });
-    let timeline = Timeline::new(Clock::default());
-    let token = token.map(|token| Token::of(token).expect("a token"));
-    let router = router(Desk::new(agent, timeline.clone()), Access::new(token, Vec::new()));
+    (agent, asked)
+}
+
+async fn listening(router: Router, asked: Arc<AtomicUsize>, timeline: Timeline) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async move { accept(&listener, &router).await });
@@ -283,6 +313,47 @@ async fn whoever_comes_again_hears_what_was_missed_and_nothing_twice() {
     assert!(!told.contains("the first"), "{told}");
     let (mut stranger, mut told) = served.watch("Last-Event-ID: 1-99\r\n").await;
     hears(&mut stranger, &mut told, "the first").await;
+}
+
+#[tokio::test]
+async fn captives_are_told_whatever_they_call_the_gateway_and_nothing_else_of_the_agent() {
+    let served = serve_captives().await;
+    let ask = |method: &str, path: &str| format!("{method} {path} HTTP/1.1\r\nHost: portal.example\r\n\r\n");
+    let answer = served.exchange(ask("GET", captive::PATH).as_bytes()).await;
+    assert_eq!(code(&answer), "200");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a body");
+    let head = head.to_lowercase();
+    assert!(
+        head.contains("content-type: application/captive+json") && head.contains("cache-control: private"),
+        "{head}"
+    );
+    let expected = r#"{"captive":true,"user-portal-url":"https://shop.example/","can-extend-session":true}"#;
+    assert_eq!(body, expected, "no more than that, and no SIM");
+    for (method, path, expected) in [
+        ("POST", captive::PATH, "405"),
+        ("DELETE", captive::PATH, "405"),
+        ("GET", "/", "404"),
+        ("GET", "/api/v1/status", "404"),
+        ("POST", "/api/v1/renew", "404"),
+        ("GET", "/metrics", "404"),
+        ("GET", "/captive-portal/api/../../api/v1/status", "404"),
+    ] {
+        assert_eq!(code(&served.exchange(ask(method, path).as_bytes()).await), expected, "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn captives_who_ask_again_and_again_ask_the_agent_once() {
+    let served = serve_captives().await;
+    let begin = boot_now().expect("a clock");
+    let (mut answered, mut length) = (0, Duration::ZERO);
+    while length < Duration::from_millis(1500) {
+        assert_eq!(code(&served.get(captive::PATH).await), "200");
+        answered += 1;
+        length = boot_now().expect("a clock").since(begin);
+    }
+    let asked = served.asked.load(Ordering::SeqCst);
+    assert!(asked < answered && asked as u64 <= length.as_secs() + 1, "{asked} for {answered} in {length:?}");
 }
 
 #[test]

@@ -130,6 +130,8 @@ pub struct Overview {
     pub draining: usize,
     /// What becomes of traffic now that the package is used up; `None` while it is not.
     pub used_up: Option<UsedUp>,
+    /// The same from the last units on, while they are being used.
+    pub at_the_end: Option<UsedUp>,
     /// Whether the server has ordered this SIM's sessions ended.
     pub aborted: bool,
     /// What is done next without anybody's doing.

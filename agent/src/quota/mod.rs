@@ -253,6 +253,7 @@ impl Quota {
             rate: current.map_or(OctetRate::default(), Session::rate),
             draining: (self.sessions.len() + self.waiting.len()).saturating_sub(1),
             used_up: current.and_then(Session::used_up),
+            at_the_end: current.and_then(Session::at_the_end),
             aborted: self.is_aborted(),
             open_since: current.and_then(Session::open_since),
             next: current.map_or_else(|| self.reopen_at.map_or(Next::Nothing, Next::Reopen), Session::next),

@@ -30,6 +30,8 @@ pub struct Plot {
     pub agent: String,
     /// Lines of `[api]`; empty means that the section is left out.
     pub api: String,
+    /// More sections, whole.
+    pub sections: String,
     /// More lines of `[server]`.
     pub server: String,
     /// More arguments of the server.
@@ -62,6 +64,7 @@ impl Plot {
             ledger: "ledger.db".into(),
             agent: String::new(),
             api: String::new(),
+            sections: String::new(),
             server: String::new(),
             server_args: Vec::new(),
             transport: Transport::Plain,
@@ -88,6 +91,12 @@ impl Plot {
         Self { api: lines.into(), ..self }
     }
 
+    /// The same with this section.
+    #[must_use]
+    pub fn section(self, text: &str) -> Self {
+        Self { sections: text.into(), ..self }
+    }
+
     /// The same with agents that attach as on a kernel without TCX: by filters of clsact.
     #[must_use]
     pub fn by_clsact(mut self) -> Self {
@@ -106,11 +115,12 @@ impl Plot {
         let mut text = format!(
             "[device]\nid = \"gw-1\"\nkey_file = \"device.pem\"\n\n[server]\nurl = \"{url}\"\nallow_plaintext = true\n{}\n\n\
              [ledger]\npath = \"{}\"\n\n[datapath]\npin_root = \"{}\"\n\n\
-             [agent]\nsocket = \"weir.sock\"\ncheckpoint_interval = \"1s\"\n{}\n",
+             [agent]\nsocket = \"weir.sock\"\ncheckpoint_interval = \"1s\"\n{}\n\n{}\n",
             self.server,
             self.ledger,
             pin_root(workdir).display(),
             self.agent,
+            self.sections,
         );
         if !self.api.is_empty() {
             // Writing to a string cannot fail.

@@ -129,8 +129,14 @@ impl Session {
     /// What becomes of traffic when the package is used up; `None` while it is not.
     pub(in crate::quota) fn used_up(&self) -> Option<UsedUp> {
         self.exhausted?;
+        self.at_the_end()
+    }
+
+    /// What will become of traffic at the end of the units in hand, or has; `None` while more may follow.
+    pub(in crate::quota) fn at_the_end(&self) -> Option<UsedUp> {
+        let is_last = self.exhausted.is_some() || self.grant.as_ref().is_some_and(|grant| grant.final_unit.is_some());
         let (action, exceptions) = &self.last_words;
-        Some(UsedUp::of(&self.terms, *action, exceptions))
+        is_last.then(|| UsedUp::of(&self.terms, *action, exceptions))
     }
 
     /// Session octets up to which there are units, or grace; `None` before the first grant.
