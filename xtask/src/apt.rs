@@ -88,6 +88,16 @@ impl Apt {
         self.packages(&packages.iter().map(String::as_str).collect::<Vec<_>>(), into)
     }
 
+    /// Fetches the headers of a kernel with those that they stand on, and lays them out in `into`. Answers with their version.
+    pub(crate) fn headers(&self, package: &str, into: &Path) -> anyhow::Result<String> {
+        let record = self.record(package)?;
+        let version = field(&record, "Version: ").with_context(|| format!("{package} has no version"))?;
+        let parts = parts_named(&record, &PARTS_OF_HEADERS).chain([package]);
+        let wanted: Vec<String> = parts.map(|part| format!("{part}={version}")).collect();
+        self.packages(&wanted.iter().map(String::as_str).collect::<Vec<_>>(), into)?;
+        Ok(version.to_owned())
+    }
+
     /// Fetches these packages and nothing that they depend on, and lays them out in `into`.
     pub(crate) fn packages(&self, packages: &[&str], into: &Path) -> anyhow::Result<()> {
         say(&format!("  fetching {}", packages.join(" ")));
@@ -112,17 +122,23 @@ impl Apt {
     }
 
     fn parts_of_kernel(&self, package: &str, found: &mut BTreeSet<String>) -> anyhow::Result<()> {
-        let mut show = self.command("apt-cache");
-        let Some(record) = answer_of(show.args(["show", "--no-all-versions", package])) else {
-            bail!("{package} is not (or no longer) to be had; the lists are in {}", self.directory.display());
-        };
+        let record = self.record(package)?;
         found.insert(package.to_owned());
-        for needed in parts_named(&record) {
+        for needed in parts_named(&record, &PARTS_OF_KERNEL) {
             if !found.contains(needed) {
                 self.parts_of_kernel(needed, found)?;
             }
         }
         Ok(())
+    }
+
+    /// What the lists say of a package.
+    fn record(&self, package: &str) -> anyhow::Result<String> {
+        let mut show = self.command("apt-cache");
+        match answer_of(show.args(["show", "--no-all-versions", package])) {
+            Some(record) if !record.is_empty() => Ok(record),
+            _ => bail!("{package} is not (or no longer) to be had; the lists are in {}", self.directory.display()),
+        }
     }
 
     fn command(&self, program: &str) -> Command {
@@ -160,12 +176,19 @@ fn server_of(suite: &str) -> &'static str {
     if suite.ends_with("-security") { "http://deb.debian.org/debian-security" } else { "http://deb.debian.org/debian" }
 }
 
-/// Of the packages that a kernel's package depends on, those that are parts of the kernel.
-fn parts_named(record: &str) -> impl Iterator<Item = &str> {
-    let depends = record.lines().find_map(|line| line.strip_prefix("Depends: ")).unwrap_or_default();
+/// How packages are called that are parts of a kernel, and of its headers.
+const PARTS_OF_KERNEL: [&str; 4] = ["linux-image-", "linux-binary-", "linux-modules-", "linux-base-"];
+const PARTS_OF_HEADERS: [&str; 2] = ["linux-headers-", "linux-kbuild-"];
+
+/// Of the packages that a package depends on, those that are parts of the same whole.
+fn parts_named<'a>(record: &'a str, parts: &'a [&str]) -> impl Iterator<Item = &'a str> {
+    let depends = field(record, "Depends: ").unwrap_or_default();
     let names = depends.split(',').filter_map(|dependency| dependency.split_whitespace().next());
-    let parts = ["linux-image-", "linux-binary-", "linux-modules-", "linux-base-"];
     names.filter(move |name| parts.iter().any(|part| name.starts_with(part)))
+}
+
+fn field<'a>(record: &'a str, key: &str) -> Option<&'a str> {
+    record.lines().find_map(|line| line.strip_prefix(key))
 }
 
 fn lay_out(archives: &Path, into: &Path) -> anyhow::Result<()> {
@@ -190,11 +213,22 @@ mod tests {
         let record = "Package: linux-image-7.3.4\nDepends: dracut | initramfs-tools (>= 0.120) | linux-initramfs-tool, \
                       linux-base-7.3.4 (= 7.3.4-1), linux-binary-7.3.4 (= 7.3.4-1), linux-modules-7.3.4 (= 7.3.4-1)\n";
         assert_eq!(
-            parts_named(record).collect::<Vec<_>>(),
+            parts_named(record, &PARTS_OF_KERNEL).collect::<Vec<_>>(),
             ["linux-base-7.3.4", "linux-binary-7.3.4", "linux-modules-7.3.4"]
         );
-        assert_eq!(parts_named("Depends: kmod, linux-base (>= 4.3)\n").count(), 0);
-        assert_eq!(parts_named("Package: x\n").count(), 0);
+        assert_eq!(parts_named("Depends: kmod, linux-base (>= 4.3)\n", &PARTS_OF_KERNEL).count(), 0);
+        assert_eq!(parts_named("Package: x\n", &PARTS_OF_KERNEL).count(), 0);
+    }
+
+    #[test]
+    fn headers_stand_on_others_and_not_on_the_kernel() {
+        let record = "Version: 6.12.117-1\nDepends: linux-base (>= 4.12~), linux-headers-6.12.117-common (= 6.12.117-1), \
+                      linux-image-6.12.117 (= 6.12.117-1) | linux-image-6.12.117-unsigned, linux-kbuild-6.12.117, gcc-12\n";
+        assert_eq!(
+            parts_named(record, &PARTS_OF_HEADERS).collect::<Vec<_>>(),
+            ["linux-headers-6.12.117-common", "linux-kbuild-6.12.117"]
+        );
+        assert_eq!(field(record, "Version: "), Some("6.12.117-1"));
     }
 
     #[test]

@@ -15,9 +15,12 @@ mount -t cgroup2 cgroup /sys/fs/cgroup
 mkdir -p /run/netns
 ln -s /run /var/run
 for module in /weir/modules/*; do
-    insmod "$module" || echo "weir-vm: cannot load $module"
+    # Tests make its modems themselves.
+    case $module in *-wwan_hwsim.ko) words=devices=0 ;; *) words= ;; esac
+    insmod "$module" $words || echo "weir-vm: cannot load $module"
 done
 [ -d /sys/kernel/config ] && mount -t configfs config /sys/kernel/config
+[ -d /sys/kernel/debug ] && mount -t debugfs debug /sys/kernel/debug
 ip link set lo up
 echo "weir-vm: up $(uname -r) $(uname -m)"
 failed=0

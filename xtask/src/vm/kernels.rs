@@ -8,6 +8,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use clap::ValueEnum;
 
+use super::wwan;
 use crate::{
     apt::{self, Apt, Present},
     children::say,
@@ -63,6 +64,8 @@ pub(crate) struct Ready {
     pub(crate) image: PathBuf,
     /// Its modules: the directory that is named after the release.
     pub(crate) modules: PathBuf,
+    /// The directory with modules that were built for it here.
+    pub(crate) built: Option<PathBuf>,
 }
 
 impl Kernel {
@@ -102,7 +105,11 @@ impl Kernel {
         let modules = only_entry(&directory.join(lib), "")?;
         let boot = directory.join("boot");
         let image = if boot.is_dir() { only_entry(&boot, "vmlinuz")? } else { modules.join("vmlinuz") };
-        Ok(Ready { image, modules })
+        let built = match self {
+            Self::Modem6_12 => Some(wwan::simulator(workspace, recipe.suite, &file_name(&modules))?),
+            Self::V5_10 | Self::V6_1 | Self::V6_12 | Self::V7_3 | Self::Arm6_1 | Self::Arm6_12 => None,
+        };
+        Ok(Ready { image, modules, built })
     }
 
     fn recipe(self) -> Recipe {
@@ -135,11 +142,14 @@ impl Machine {
     }
 }
 
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 fn only_entry(directory: &Path, prefix: &str) -> anyhow::Result<PathBuf> {
     let entries = fs::read_dir(directory).with_context(|| format!("list {}", directory.display()))?;
-    let mut found = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix)));
+    let mut found =
+        entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| file_name(path).starts_with(prefix));
     let one = found.next().with_context(|| format!("there is no {prefix}* in {}", directory.display()))?;
     ensure!(found.next().is_none(), "{} holds more than one {prefix}*: remove it", directory.display());
     Ok(one)

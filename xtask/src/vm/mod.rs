@@ -7,6 +7,7 @@ mod plan;
 mod qemu;
 mod root;
 mod verdict;
+mod wwan;
 
 use std::{
     env, fs,

@@ -9,6 +9,8 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 
+use super::kernels::Ready;
+
 /// A module, ready to be loaded.
 pub(crate) struct Module {
     /// Its name, with underscores.
@@ -24,13 +26,15 @@ struct Tree {
 }
 
 /// The wanted modules with all that they stand on, each after what it needs. What is built into the kernel is left out.
-pub(crate) fn in_order(tree: &Path, wanted: &[&str]) -> anyhow::Result<Vec<Module>> {
+pub(crate) fn in_order(kernel: &Ready, wanted: &[&str]) -> anyhow::Result<Vec<Module>> {
+    let tree = &kernel.modules;
     let mut found = Tree {
         files: BTreeMap::new(),
         builtin: fs::read_to_string(tree.join("modules.builtin"))
             .with_context(|| format!("read what is built into the kernel of {}", tree.display()))?,
     };
     collect(&tree.join("kernel"), &mut found.files)?;
+    kernel.built.iter().try_for_each(|directory| collect(directory, &mut found.files))?;
     let mut loaded = Vec::new();
     for name in wanted {
         found.add(name, &mut loaded)?;

@@ -53,7 +53,7 @@ pub(crate) fn write(contents: &Contents<'_>, path: &Path) -> anyhow::Result<()> 
     archive.file("init", 0o755, INIT.as_bytes())?;
     archive.file("weir/plan", 0o644, contents.plan.as_bytes())?;
     archive.directory("weir/modules")?;
-    for (number, module) in modules::in_order(&contents.kernel.modules, contents.modules)?.iter().enumerate() {
+    for (number, module) in modules::in_order(contents.kernel, contents.modules)?.iter().enumerate() {
         archive.file(&format!("weir/modules/{number:03}-{}.ko", module.name), 0o644, &module.content)?;
     }
     for (name, file) in contents.programs {
