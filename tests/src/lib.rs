@@ -32,6 +32,7 @@ pub mod torture;
 pub mod traffic;
 pub mod tun;
 mod words;
+pub mod wwan;
 
 /// Which way a packet crosses the metered link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -35,6 +35,9 @@ const A_WORD: Duration = Duration::from_millis(500);
 /// The only port of the only virtual controller is for one test at a time.
 static PORT: Mutex<()> = Mutex::new(());
 
+/// Who has a driver make an interface holds this until it has been moved or removed.
+static NAMES: Mutex<()> = Mutex::new(());
+
 /// The driver that serves a modem at the gateway's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Driver {
@@ -83,6 +86,7 @@ impl Modem {
     /// Plugs it in. Its interface is in `near.0` then, called `near.1`; the other end's, which outlives being pulled out, is in
     /// `far.0`, called `far.1`.
     pub fn plug_in(&self, near: (&Namespace, &str), far: (&Namespace, &str)) -> Result<()> {
+        let _names = hold_names();
         let ports = fs::read_dir("/sys/class/udc").context("list the ports: is dummy_hcd there?")?;
         let port = ports.flatten().next().context("there is no port: dummy_hcd makes one")?.file_name();
         put(&self.gadget.join("UDC"), &port.to_string_lossy())?;
@@ -155,6 +159,11 @@ pub fn set_raw_ip(namespace: &Namespace, interface: &str, word: &str) -> Result<
     run("ip", &["netns", "exec", namespace.name(), "sh", "-c", &script], "").map(drop)
 }
 
+/// Keeps the names of this process's own namespace for one alone: drivers of modems call whatever they make there `wwan0`.
+pub(crate) fn hold_names() -> MutexGuard<'static, ()> {
+    NAMES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Moves an interface out of this process's own namespace, under another name.
 fn hand_over(interface: &str, (namespace, name): (&Namespace, &str)) -> Result<()> {
     run("ip", &["link", "set", interface, "netns", namespace.name(), "name", name], "").map(drop)
@@ -164,6 +173,7 @@ fn create(directory: &Path) -> Result<()> {
     fs::create_dir(directory).with_context(|| format!("make {}", directory.display()))
 }
 
-fn put(file: &Path, value: &str) -> Result<()> {
+/// Writes a word to a file of the kernel's.
+pub(crate) fn put(file: &Path, value: &str) -> Result<()> {
     fs::write(file, value).with_context(|| format!("write {value} to {}", file.display()))
 }

@@ -10,6 +10,7 @@ use crate::modem::{Driver, Modem};
 use crate::netns::Namespace;
 use crate::offload::{Switch, set_gro, set_segmentation};
 use crate::tun::Pump;
+use crate::wwan::{Parent, lead};
 
 /// The gateway's interface towards the client.
 pub const LAN: &str = "lan0";
@@ -42,6 +43,8 @@ pub enum Medium {
     RawIp,
     /// A USB modem, served by this driver: where the kernel has one to plug in, in a guest of `cargo xtask test --kernel`.
     UsbModem(Driver),
+    /// A link of the kernel's simulator of WWAN modems, raw IP, where the kernel has that one. All of a world are links of one modem.
+    Wwan,
 }
 
 /// How the world shall be.
@@ -82,6 +85,8 @@ impl Layout {
 pub struct Topology {
     /// The uplinks, `wan0` first. (Dropped before the namespaces: a pump holds devices in two of them.)
     pub uplinks: Vec<Uplink>,
+    /// The modem of all WWAN links.
+    parent: Option<Parent>,
     /// Who uses the link.
     pub client: Namespace,
     /// Who is metered.
@@ -126,8 +131,14 @@ impl Topology {
     /// Builds the world; when this returns, the client reaches the internet over `wan0`.
     pub fn build(layout: &Layout) -> Result<Self> {
         let [client, gateway, internet] = ["client", "gateway", "internet"].map(Namespace::new);
-        let mut world =
-            Self { uplinks: Vec::new(), client: client?, gateway: gateway?, internet: internet?, mtu: layout.mtu };
+        let mut world = Self {
+            uplinks: Vec::new(),
+            parent: None,
+            client: client?,
+            gateway: gateway?,
+            internet: internet?,
+            mtu: layout.mtu,
+        };
         for family in ["ipv4/conf/all", "ipv6/conf/all", "ipv6/conf/default"] {
             world.gateway.sysctl(&format!("{family}/forwarding"), "1")?;
         }
@@ -183,6 +194,11 @@ impl Topology {
                 modem.plug_in((&self.gateway, &uplink.near), (&self.internet, &uplink.far))?;
                 uplink.modem = Some(modem);
             }
+            Medium::Wwan => {
+                let parent = self.parent.take().map_or_else(Parent::make, Ok)?;
+                self.parent.insert(parent).add_link((&self.gateway, &uplink.near), uplink.index + 1)?;
+                self.lead_out(index)?;
+            }
         }
         let uplink = self.uplink(index)?;
         self.address_near(uplink)?;
@@ -202,6 +218,26 @@ impl Topology {
         }
     }
 
+    /// Takes the modem of all WWAN links away, and them with it.
+    pub fn pull_out_parent(&mut self) -> Result<()> {
+        self.parent.take().context("there is no modem with WWAN links")?.remove()
+    }
+
+    /// Joins the gateway's end of a WWAN link to its far end, which outlives it, by a veth pair.
+    fn lead_out(&self, index: usize) -> Result<()> {
+        let uplink = self.uplink(index)?;
+        let (air, number) = (uplink.air(), uplink.index + 1);
+        if self.gateway.ifindex(&air).is_err() {
+            let (near, far) = ((&self.gateway, air.as_str()), (&self.internet, uplink.far.as_str()));
+            connect(near, far, number)?;
+            set_offloads(near, far, uplink.make.segmentation, uplink.make.gro)?;
+            // It is on nobody's bill, so it says nothing of its own.
+            self.gateway.sysctl(&format!("ipv6/conf/{air}/disable_ipv6"), "1")?;
+            self.gateway.ip(&format!("link set {air} up"))?;
+        }
+        lead(&self.gateway, &uplink.near, &air, [&mac(number, 1), &mac(number, 2)])
+    }
+
     /// Sets an uplink up at both ends and gives it its neighbours and routes, which the kernel forgets when a link goes down.
     pub fn raise(&self, index: usize) -> Result<()> {
         self.set_up(index)?;
@@ -218,9 +254,13 @@ impl Topology {
         if let Some(modem) = &uplink.modem {
             modem.connect((&self.gateway, near), (&self.internet, far))?;
         }
-        if uplink.pump.is_none() {
-            let number = uplink.index + 1;
+        let number = uplink.index + 1;
+        // A link of raw IP has no neighbours; the far end of a WWAN link is of Ethernet.
+        let medium = uplink.make.medium;
+        if ![Medium::RawIp, Medium::Wwan].contains(&medium) {
             introduce(&self.gateway, near, &mac(number, 2), &[uplink.far_v4, uplink.far_v6])?;
+        }
+        if medium != Medium::RawIp {
             introduce(&self.internet, far, &mac(number, 1), &[uplink.near_v4, uplink.near_v6])?;
         }
         Ok(())
@@ -398,6 +438,11 @@ impl Uplink {
             index,
             make,
         }
+    }
+
+    /// The gateway's end of the way between a WWAN link and its far end.
+    fn air(&self) -> String {
+        format!("air{}", self.index)
     }
 
     /// The internet's routing table for what this uplink's far end answers.

@@ -118,8 +118,10 @@ const PARTS: &[Part] = &[
     },
 ];
 
-/// Modules of a USB modem without hardware, on top of [`MODULES`]. The driver that is asked first comes first.
-const MODEM_MODULES: [&str; 4] = ["dummy_hcd", "usb_f_ecm", "qmi_wwan", "cdc_ether"];
+/// Modules of modems without hardware, on top of [`MODULES`]: of a USB modem, whose driver that is asked first comes first; of simulated
+/// WWAN links and the way out of them.
+const MODEM_MODULES: [&str; 8] =
+    ["dummy_hcd", "usb_f_ecm", "qmi_wwan", "cdc_ether", "wwan_hwsim", "cls_matchall", "act_vlan", "act_mirred"];
 
 /// What is run where there are drivers of modems, and nothing else.
 const MODEM: Part = Part {
@@ -128,6 +130,9 @@ const MODEM: Part = Part {
         "a_usb_modem_is_billed_to_the_octet_when_it_is_pulled_out_and_metered_anew_when_it_is_back",
         "a_usb_modem_pulled_out_under_traffic_is_billed_to_the_last_octet_that_was_counted",
         "a_usb_modem_told_to_speak_raw_ip_is_counted_to_the_octet_before_and_after",
+        "a_wwan_link_is_billed_to_the_octet_both_ways_over_ipv4_and_ipv6",
+        "a_wwan_link_is_billed_to_the_octet_both_ways_where_there_is_no_tcx",
+        "links_of_one_wwan_modem_are_billed_each_by_itself_and_settled_when_it_is_gone",
     ],
     others: "",
 };
