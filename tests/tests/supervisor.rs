@@ -1,12 +1,15 @@
 //! What a service manager is told over its socket (`sd_notify`), and the signal by which a package's upgrade has the agent stop.
 
+use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::Direction::Downlink;
+use e2e::bpffs::Workdir;
 use e2e::clock::Deadline;
 use e2e::eventually::eventually;
 use e2e::scenario::{Books, Plot, SOON, World, chunked};
@@ -143,5 +146,32 @@ fn sigusr1_stops_the_agent_and_keeps_traffic_gates_and_sessions_for_the_next_one
     let counted = books.counted(&world)?;
     assert_eq!((counted.uplink.refused.packets, counted.downlink.refused.packets), (0, 0), "{counted:?}");
     assert_eq!(world.settles_to_the_octet(books)?.sessions.len(), 1);
+    Ok(())
+}
+
+/// procd's script, in a mount namespace of its own that begins without bpffs, on a box that has no program but grep.
+const PROCD: &str = "
+    mount -t tmpfs none /etc && mkdir /etc/weir && touch /etc/weir/weir.toml || exit
+    while umount --lazy /sys/fs/bpf 2>/dev/null; do :; done
+    mount() { /usr/bin/mount \"$@\"; }
+    for verb in open_instance set_param close_instance; do eval \"procd_$verb() { :; }\"; done
+    box=$PATH PATH=$2
+    . \"$1\"
+    start_service || exit
+    PATH=$box mkdir /sys/fs/bpf/pins
+    start_service || exit
+    [ -d /sys/fs/bpf/pins ]";
+
+#[test]
+fn the_script_for_procd_mounts_bpffs_where_there_is_none_and_never_over_the_pins() -> Result<()> {
+    let workdir = Workdir::new("procd")?;
+    let programs = workdir.path().join("bin");
+    std::fs::create_dir(&programs)?;
+    symlink("/usr/bin/grep", programs.join("grep"))?;
+    let mut box_of_its_own = Command::new("unshare");
+    box_of_its_own.args(["--mount", "sh", "-c", PROCD, "sh"]);
+    box_of_its_own.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/openwrt/weir.init")).arg(programs);
+    let output = box_of_its_own.output().context("run unshare")?;
+    ensure!(output.status.success(), "{output:?}");
     Ok(())
 }
