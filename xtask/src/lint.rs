@@ -1,15 +1,19 @@
 //! `cargo xtask lint`: formatting, clippy with warnings as errors, house rules, licences and sources of the dependencies.
 
-use std::process::Command;
+use std::{env, process::Command};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 
 use crate::{
     build,
-    children::{complain, run, say},
+    children::{complain, run, run_logged, say},
     fuzz, rules, setup, signals,
-    workspace::{Workspace, on_path},
+    tools::Tool,
+    workspace::{Workspace, forget_outer_package},
 };
+
+const CARGO_DENY: Tool =
+    Tool { name: "cargo-deny", version: "0.20.2", what_for: "checks licences and sources of the dependencies" };
 
 type Check = (&'static str, fn(&Workspace) -> anyhow::Result<()>);
 
@@ -49,7 +53,7 @@ fn formatting(workspace: &Workspace) -> anyhow::Result<()> {
 }
 
 fn house_rules(workspace: &Workspace) -> anyhow::Result<()> {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(&workspace.root).args(["tree", "--locked", "--package", "server-mock", "--prefix", "none"]);
     let tree = command.args(["--edges", "all", "--target", "all"]).output().context("start cargo tree")?;
     let mut found = rules::in_server_dependencies(&String::from_utf8_lossy(&tree.stdout));
@@ -92,12 +96,24 @@ fn clippy_fuzz(workspace: &Workspace) -> anyhow::Result<()> {
     run(command)
 }
 
+/// Licences, sources and bans always; known weaknesses where their database can be fetched.
 fn dependencies(workspace: &Workspace) -> anyhow::Result<()> {
-    if on_path("cargo-deny").is_none() {
-        say("  not checked: cargo-deny is not installed (`cargo install cargo-deny --locked` takes some minutes)");
+    let program = CARGO_DENY.get(workspace)?;
+    let deny = |arguments: &[&str]| {
+        let mut command = Command::new(&program);
+        forget_outer_package(&mut command);
+        command.current_dir(&workspace.root).args(["--locked", "--log-level", "error"]).args(arguments);
+        command
+    };
+    run(deny(&["check", "bans", "licenses", "sources"]))?;
+    let log = workspace.target.join("tools/advisories.log");
+    let mut fetch = Command::new("timeout");
+    let wanted = deny(&["fetch", "db"]);
+    fetch.arg("60").arg(wanted.get_program()).args(wanted.get_args()).current_dir(&workspace.root);
+    if let Err(error) = run_logged("fetching the advisories", &mut fetch, &log) {
+        ensure!(env::var_os("CI").is_none(), "CI is set, and the advisories cannot be fetched: {error:#}");
+        say("  advisories NOT CHECKED: their database (github.com/rustsec/advisory-db) cannot be fetched from here");
         return Ok(());
     }
-    let mut command = Command::new("cargo");
-    command.current_dir(&workspace.root).args(["deny", "--locked", "check", "bans", "licenses", "sources"]);
-    run(command)
+    run(deny(&["check", "--disable-fetch", "advisories"]))
 }
