@@ -1,6 +1,8 @@
 //! `cargo xtask package`: the Debian package, and an archive with a static binary for machines without dpkg.
 
 mod archive;
+mod needs;
+mod notices;
 mod root;
 
 use std::{
@@ -14,13 +16,18 @@ use anyhow::{Context as _, ensure};
 use crate::{
     build,
     children::{run, say},
-    cross::{self, Cross},
-    run as play, system_packages,
+    cross, run as play, system_packages,
     tools::Tool,
     workspace::{Workspace, forget_outer_package, on_path},
 };
 
 const CARGO_DEB: Tool = Tool { name: "cargo-deb", version: "3.8.0", what_for: "makes Debian packages" };
+
+/// What this machine's own packages are made for.
+const HOST: &str = if cfg!(target_arch = "aarch64") { cross::TARGET } else { "x86_64-unknown-linux-gnu" };
+
+/// The file with the licences of others; `.gz` is put behind it.
+const NOTICES: &str = "third-party.txt";
 
 /// `cargo xtask package`.
 #[derive(clap::Args)]
@@ -54,15 +61,18 @@ pub(crate) fn package(workspace: &Workspace, arguments: &Arguments) -> anyhow::R
 
 fn for_this_machine(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     build::release(workspace)?;
-    pages(workspace)?;
+    needs::are_met(&workspace.target.join("release/weir"))?;
+    pages(workspace, HOST)?;
     debian(workspace, &workspace.target, &["--deb-revision", "1"])
 }
 
 fn for_arm(workspace: &Workspace) -> anyhow::Result<PathBuf> {
-    build::release_for_arm(workspace)?;
-    let cross = Cross::set_up(workspace)?;
-    runs_emulated(workspace, &cross.binary("release", "weir"))?;
-    pages(workspace)?;
+    let cross = build::cross(workspace)?;
+    let weir = cross.binary("release", "weir");
+    build::optimised(cross.cargo(workspace, "build"), &weir)?;
+    needs::are_met(&weir)?;
+    runs_emulated(workspace, &weir)?;
+    pages(workspace, cross::TARGET)?;
     debian(workspace, &cross.target, &["--deb-revision", "1", "--target", cross::TARGET])
 }
 
@@ -83,15 +93,17 @@ fn runs_emulated(workspace: &Workspace, weir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Man pages and completions, made from the command line's own description, where the table in `agent/Cargo.toml` looks for them.
-fn pages(workspace: &Workspace) -> anyhow::Result<()> {
+/// Man pages and completions, made from the command line's own description, and the notices of what is linked for this target, where
+/// the table in `agent/Cargo.toml` looks for them.
+fn pages(workspace: &Workspace, target: &str) -> anyhow::Result<()> {
     let pages = workspace.root.join("target/pages");
     if pages.exists() {
         fs::remove_dir_all(&pages).with_context(|| format!("remove {}", pages.display()))?;
     }
     let mut command = workspace.cargo("run");
     command.args(["--quiet", "--package", "agent", "--example", "pages", "--"]).arg(&pages);
-    run(command)
+    run(command)?;
+    notices::write(workspace, target, &pages.join(NOTICES))
 }
 
 /// Packs what a build has left in this target directory.

@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 
+use super::{HOST, NOTICES, notices};
 use crate::{
     build,
     children::{answer_of, run, say},
@@ -29,9 +30,11 @@ const BESIDE: [(&str, &str); 5] = [
 
 /// Builds it for this machine, or for aarch64.
 pub(super) fn archive(workspace: &Workspace, is_for_arm: bool) -> anyhow::Result<PathBuf> {
-    let (machine, weir) = if is_for_arm { for_arm(workspace)? } else { for_this_machine(workspace)? };
+    let (target, weir) =
+        if is_for_arm { (cross::TARGET, for_arm(workspace)?) } else { (HOST, for_this_machine(workspace)?) };
     let said = answer_of(Command::new("file").arg("--brief").arg(&weir)).unwrap_or_default();
     ensure!(said.is_empty() || said.contains("static"), "{} is not static: {said}", weir.display());
+    let machine = target.split('-').next().context("a target begins with its machine")?;
     let name = format!("weir-{}-{machine}", env!("CARGO_PKG_VERSION"));
     let directory = workspace.target.join("package").join(&name);
     if directory.exists() {
@@ -42,6 +45,7 @@ pub(super) fn archive(workspace: &Workspace, is_for_arm: bool) -> anyhow::Result
     for (from, to) in BESIDE {
         copy(&workspace.root.join(from), &directory.join(to))?;
     }
+    notices::write(workspace, target, &directory.join(NOTICES))?;
     let archive = workspace.target.join("package").join(format!("{name}.tar.gz"));
     let mut tar = Command::new("tar");
     tar.args(["--owner=0", "--group=0", "--numeric-owner", "-C"]).arg(workspace.target.join("package"));
@@ -51,24 +55,23 @@ pub(super) fn archive(workspace: &Workspace, is_for_arm: bool) -> anyhow::Result
     Ok(archive)
 }
 
-fn for_this_machine(workspace: &Workspace) -> anyhow::Result<(&'static str, PathBuf)> {
-    const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+fn for_this_machine(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     ensure!(cfg!(target_arch = "x86_64"), "the archive is made on an x86_64 machine, for it or for {}", cross::TARGET);
     let toolchain = crate::setup::setup(workspace)?;
     build::object(workspace, &toolchain)?;
     let mut command = workspace.cargo("build");
-    command.args(["--target", TRIPLE]).env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", STATIC);
-    let weir = workspace.target.join(TRIPLE).join("release/weir");
+    command.args(["--target", HOST]).env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", STATIC);
+    let weir = workspace.target.join(HOST).join("release/weir");
     build::optimised(command, &weir)?;
-    Ok(("x86_64", weir))
+    Ok(weir)
 }
 
-fn for_arm(workspace: &Workspace) -> anyhow::Result<(&'static str, PathBuf)> {
+fn for_arm(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     let cross = build::cross(workspace)?;
     let weir = cross.binary("release", "weir");
     build::optimised(cross.cargo_with(workspace, "build", &[STATIC]), &weir)?;
     super::runs_emulated(workspace, &weir)?;
-    Ok(("aarch64", weir))
+    Ok(weir)
 }
 
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
