@@ -19,6 +19,7 @@ pub mod netns;
 pub mod newcomer;
 pub mod offload;
 pub mod packet;
+pub mod page;
 pub mod process;
 mod reconciliation;
 pub mod scenario;

@@ -1,21 +1,13 @@
 //! The page in a real browser, under real traffic, and the metrics as their reference parser reads them.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::browser::{Browser, Screen};
 use e2e::eventually::eventually;
+use e2e::page::{LISTEN, PAGE, PATIENCE, in_the_books};
 use e2e::scenario::{Books, Plot, SOON, World, chunked};
 use e2e::topology::{Layout, Medium};
-use serde_json::json;
-
-/// The gateway is a namespace of its own: nobody else has this port.
-const API: &str = "listen = \"127.0.0.1:9433\"";
-const PAGE: &str = "http://127.0.0.1:9433/";
-
-/// A browser on a busy machine takes its time.
-const PATIENCE: Duration = Duration::from_secs(45);
 
 const PLENTY: u64 = 1 << 30;
 
@@ -53,17 +45,6 @@ fn is_quiet(browser: &Browser) -> Result<()> {
     Ok(())
 }
 
-/// The octets in the row of the page's books that begins so.
-fn in_the_books(browser: &Browser, row: &str) -> Result<u64> {
-    let body = format!(
-        "return [...document.querySelectorAll('#books tr')].find((row) => row.innerText.startsWith({}))?.cells[1].innerText ?? ''",
-        json!(row)
-    );
-    let text = browser.run(&body)?;
-    let digits: String = text.as_str().context("a figure")?.chars().filter(char::is_ascii_digit).collect();
-    digits.parse().with_context(|| format!("octets in {text}"))
-}
-
 /// No problem is told. (Warnings are this machine's affair: its clock, and what it sends before the meter is there.)
 fn is_well(browser: &Browser) -> Result<()> {
     let problems = browser.run("return document.querySelectorAll('#troubles [data-level=problem]').length")?;
@@ -80,7 +61,7 @@ fn fits(browser: &Browser, screen: Screen) -> Result<()> {
 
 #[test]
 fn the_page_shows_live_traffic_to_the_octet_and_survives_a_restart_of_the_agent() -> Result<()> {
-    let (mut world, browser) = opened(&Plot::of(chunked(PLENTY, 4 << 20)).api(API))?;
+    let (mut world, browser) = opened(&Plot::of(chunked(PLENTY, 4 << 20)).api(LISTEN))?;
     browser.shows("#links .state", "active", PATIENCE)?;
     is_well(&browser)?;
     let (books, flow) = world.under_traffic(400_000, 400_000)?;
@@ -121,7 +102,7 @@ fn the_page_shows_live_traffic_to_the_octet_and_survives_a_restart_of_the_agent(
 fn an_exhausted_link_is_red_and_says_why_and_what_to_do_until_a_top_up() -> Result<()> {
     let total = 2_000_000;
     let layout = Layout::with_uplinks(&[Medium::Veth, Medium::Veth]);
-    let plot = Plot::of(chunked(total, 1_000_000)).and(chunked(PLENTY, 4 << 20)).over(layout).api(API);
+    let plot = Plot::of(chunked(total, 1_000_000)).and(chunked(PLENTY, 4 << 20)).over(layout).api(LISTEN);
     let (world, browser) = opened(&plot)?;
     let flow = world.stream(400_000)?;
     browser.shows("[data-link=wan0] .state", "exhausted", PATIENCE)?;
@@ -148,7 +129,7 @@ fn an_exhausted_link_is_red_and_says_why_and_what_to_do_until_a_top_up() -> Resu
 #[test]
 fn the_page_asks_for_the_token_and_runs_nothing_that_is_not_its_own() -> Result<()> {
     let token = "0123456789abcdef-secret";
-    let plot = Plot::of(chunked(PLENTY, 4 << 20)).api(&format!("{API}\ntoken_file = \"token\""));
+    let plot = Plot::of(chunked(PLENTY, 4 << 20)).api(&format!("{LISTEN}\ntoken_file = \"token\""));
     let mut world = World::build(&plot)?;
     let file = world.workdir.write("token", token)?;
     restrict(&file)?;
@@ -211,7 +192,7 @@ fn asked_for() -> Vec<&'static str> {
 
 #[test]
 fn the_metrics_are_open_metrics_and_say_what_the_kernel_has_counted() -> Result<()> {
-    let world = World::online(&Plot::of(chunked(PLENTY, 1 << 20)).api(API))?;
+    let world = World::online(&Plot::of(chunked(PLENTY, 1 << 20)).api(LISTEN))?;
     let books = Books::open(&world, 0)?;
     let flow = world.stream(1_000_000)?;
     flow.carries(3_000_000, SOON)?;

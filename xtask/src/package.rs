@@ -56,6 +56,8 @@ pub(crate) fn package(workspace: &Workspace, arguments: &Arguments) -> anyhow::R
     }
     let newer = debian(workspace, &workspace.target, &["--deb-revision", "2"])?;
     let root = root::root(workspace)?;
+    let browser = system_packages::missing_for_the_page();
+    system_packages::install(workspace, &browser, "a browser, to look at the page")?;
     play::play(workspace, "weir-newcomer", &[root.into(), package.into(), newer.into()])
 }
 

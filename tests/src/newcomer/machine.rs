@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::steps::OPERATOR;
+use super::terminal::Terminal;
 use crate::bpffs::Workdir;
 use crate::eventually::eventually;
 use crate::netns::Namespace;
@@ -53,6 +55,11 @@ impl Machine {
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         ensure!(output.status.success(), "`{line}` ended with {}: {out}{err}", output.status);
         Ok(out.into_owned())
+    }
+
+    /// Runs a shell's line in it on a terminal, as the operator, who is there by then.
+    pub(super) fn terminal(&self, line: &str) -> Result<Terminal> {
+        Terminal::open(enter(&self.init, &OPERATOR), line)
     }
 
     /// Writes a file in it, as an editor would.

@@ -2,6 +2,8 @@
 
 mod machine;
 mod steps;
+mod terminal;
+mod views;
 
 use std::path::PathBuf;
 
@@ -26,9 +28,9 @@ pub struct Options {
 /// Walks; an error where the newcomer would be stuck, or where an octet is missing.
 pub fn run(options: &Options) -> Result<()> {
     cleanup::sweep();
-    let packages = options.package.parent().context("a package is in a directory")?;
     let plot = Plot { transport: Transport::Tls, ..Plot::of(chunked(steps::PLENTY, 10 << 20)) };
     let world = World::build(&plot)?;
+    let packages = options.package.parent().context("a package is in a directory")?;
     let machine = Machine::boot(&options.root, packages, &world.topology.gateway, &world.workdir)?;
     let name = |path: &PathBuf| path.file_name().map(|name| format!("/packages/{}", name.to_string_lossy()));
     let walk = steps::Walk {
