@@ -38,8 +38,8 @@ pub(crate) struct Arguments {
     /// Make the archive with the static binary instead of the Debian package
     #[arg(long)]
     archive: bool,
-    /// Make the Debian package, then install, use, upgrade and remove it in a clean Debian, under its systemd
-    #[arg(long = "try", conflicts_with_all = ["target", "archive"])]
+    /// Make it, then use it: the Debian package in a clean Debian, under its systemd; the static binary in an empty root
+    #[arg(long = "try", conflicts_with = "target")]
     is_tried: bool,
 }
 
@@ -47,8 +47,12 @@ pub(crate) struct Arguments {
 pub(crate) fn package(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<u8> {
     fs::create_dir_all(workspace.target.join("package")).context("make target/package")?;
     if arguments.archive {
-        archive::archive(workspace, arguments.target.is_some())?;
-        return Ok(0);
+        let archive = archive::archive(workspace, arguments.target.is_some())?;
+        return if arguments.is_tried {
+            play::play(workspace, "weir-newcomer", &["bare".into(), archive.into()])
+        } else {
+            Ok(0)
+        };
     }
     let package = if arguments.target.is_some() { for_arm(workspace)? } else { for_this_machine(workspace)? };
     if !arguments.is_tried {
@@ -58,7 +62,7 @@ pub(crate) fn package(workspace: &Workspace, arguments: &Arguments) -> anyhow::R
     let root = root::root(workspace)?;
     let browser = system_packages::missing_for_the_page();
     system_packages::install(workspace, &browser, "a browser, to look at the page")?;
-    play::play(workspace, "weir-newcomer", &[root.into(), package.into(), newer.into()])
+    play::play(workspace, "weir-newcomer", &["debian".into(), root.into(), package.into(), newer.into()])
 }
 
 fn for_this_machine(workspace: &Workspace) -> anyhow::Result<PathBuf> {

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 pub use self::account::Account;
 pub use self::books::{Books, Crossed};
 use self::plot::{ADMIN, Certificates};
-pub use self::plot::{Plot, Transport, chunked, iccid, package, subscriber};
+pub use self::plot::{Plot, SERVER_NAME, Transport, chunked, iccid, package, subscriber};
 use crate::bpffs::Workdir;
 use crate::clock::Deadline;
 use crate::eventually::eventually;

@@ -12,6 +12,9 @@ use crate::alone::WITHOUT_TCX;
 use crate::bpffs::Workdir;
 use crate::topology::{HOST_V4, Layout};
 
+/// A name of the server's that is in its certificate beside its address; only who writes it into a file of hosts can look it up.
+pub const SERVER_NAME: &str = "charging.scene";
+
 /// The server's admin token.
 pub(super) const ADMIN: &str = "admin-of-the-scenario";
 
@@ -179,7 +182,7 @@ pub(super) struct Certificates {
 impl Certificates {
     /// Good for ever.
     pub(super) fn make(address: &str) -> Result<Self> {
-        Self::signed(&rcgen::CertificateParams::new(vec![address.to_owned()])?)
+        Self::signed(&rcgen::CertificateParams::new(vec![address.to_owned(), SERVER_NAME.to_owned()])?)
     }
 
     /// Good for so long from now.
