@@ -109,7 +109,7 @@ fn answer(question: Question) {
             drop(reply.send(wish.link.map_or_else(|| Ok(usage()), |link| Err(Untold::Refused(refusal(link))))));
         }
         // Dropped, and so answered with "not now".
-        Question::Account(_) => {}
+        Question::Account(_) | Question::Outlooks(_) => {}
     }
 }
 

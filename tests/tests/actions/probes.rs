@@ -11,6 +11,7 @@ use e2e::eventually::eventually;
 use e2e::scenario::{Books, PACKET, SOON, World, subscriber};
 use e2e::traffic::{TcpServer, Transfer};
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 
 /// Nothing delivered for so long: the gate is shut.
 pub(crate) const SILENCE: Duration = Duration::from_millis(1500);
@@ -60,7 +61,12 @@ pub(crate) fn is_refused(world: &World, far: IpAddr) -> Result<()> {
 
 /// The same of one port at which nobody listens.
 pub(crate) fn is_refused_at(world: &World, address: SocketAddr) -> Result<()> {
-    let connect = || TcpStream::connect_timeout(&address, SOON).map(drop);
+    // Waits in the system call, which answers with the error itself: to be told that there is one, and then to ask for it, can be too late.
+    let connect = || {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_write_timeout(Some(SOON))?;
+        socket.connect(&address.into())
+    };
     for _ in 0..MOST_CONNECTS {
         match world.topology.client.run_in(connect)? {
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
