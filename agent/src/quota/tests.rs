@@ -3,6 +3,7 @@
 mod doubt;
 mod filter;
 mod hand;
+mod moments;
 mod odd;
 mod order;
 mod renewal;

@@ -1,9 +1,13 @@
 //! What becomes of a used-up link: each action, changed and ended at any moment.
 
-use super::hand::{Hand, answered, gate, granted, kinds, last, nothing, passed, sealed, sim, terms, unanswered};
+use std::time::Duration;
+
+use super::hand::{
+    Hand, acknowledged, answered, gate, granted, kinds, last, nothing, passed, sealed, sim, terms, unanswered,
+};
 use crate::quota::{
-    Command, Event, Exceptions, FinalUnitAction, GateMode, GrantedUnit, LocalFilters, PortalHost, QuotaManagement,
-    Reading, Record, Refusals, State, Terms, WhenUsedUp, rules,
+    Command, Event, Exceptions, FinalUnitAction, GateMode, GrantedUnit, LocalFilters, Outcome, PortalHost,
+    QuotaManagement, Reading, Record, Refusals, ResultCode, State, Terms, WhenUsedUp, rules,
 };
 use crate::units::{OctetRate, Octets, UsedUnit};
 
@@ -173,40 +177,164 @@ fn another_word_of_the_server_changes_a_used_up_link_at_once() {
     }
 }
 
+/// A link that has used up its last 1,000 octets, for each thing that can become of it; with that thing.
+fn each_used_up() -> [(Hand, GateMode); 4] {
+    let redirect = Exceptions { portal: Some("http://192.0.2.10/".to_owned()), ..Exceptions::default() };
+    let throttle = Terms { when_used_up: WhenUsedUp::Throttle(OctetRate::per_second(8_000)), ..terms() };
+    let plain = Exceptions::default();
+    let each = [
+        used_up(terms(), FinalUnitAction::Terminate, &plain),
+        used_up(terms(), FinalUnitAction::RestrictAccess, &listed(&[OUT, BACK])),
+        used_up(terms(), FinalUnitAction::Redirect, &redirect),
+        used_up(throttle, FinalUnitAction::Terminate, &plain),
+    ];
+    let each = each.map(|(hand, mode)| (hand, mode.expect("a mode")));
+    for (index, (_, mode)) in each.iter().enumerate() {
+        let same = |(_, other): &&(Hand, GateMode)| std::mem::discriminant(other) == std::mem::discriminant(mode);
+        assert_eq!(each.iter().filter(same).count(), 1, "{index}: each becomes something else");
+    }
+    each
+}
+
+/// The server knows no package of this SIM any more.
+fn withdrawn() -> GrantedUnit {
+    GrantedUnit { result: ResultCode::Denied, ..nothing() }
+}
+
+fn refused_for_good() -> Outcome {
+    Outcome::Rejected { status: 403, cause: "END_USER_REQUEST_DENIED".to_owned() }
+}
+
+/// Answers all that is under way until nothing is, as a server that acknowledges and grants no more.
+fn settle(hand: &mut Hand) {
+    for _ in 0..5 {
+        hand.wait(1_000);
+        if hand.quota.sessions.iter().any(|session| session.outbox_key().is_some()) {
+            hand.answer(acknowledged());
+        }
+    }
+}
+
+fn is_shut(commands: &[Command]) -> bool {
+    gate(commands).is_some_and(|gate| (gate.ceiling, gate.mode) == (Octets::ZERO, GateMode::Block))
+}
+
 #[test]
 fn a_top_up_ends_each_action_once_and_after_the_least_dwell() {
-    let redirect = Exceptions { portal: Some("http://192.0.2.10/".to_owned()), ..Exceptions::default() };
-    for (action, exceptions) in [
-        (FinalUnitAction::Terminate, Exceptions::default()),
-        (FinalUnitAction::RestrictAccess, listed(&[OUT, BACK])),
-        (FinalUnitAction::Redirect, redirect),
-    ] {
-        let (mut hand, before) = used_up(terms(), action, &exceptions);
+    for (mut hand, before) in each_used_up() {
         let commands = hand.answer(answered(granted(50_000)));
         assert_eq!(
-            gate(&commands).map(|gate| gate.mode).or(before.clone()),
+            gate(&commands).map_or_else(|| before.clone(), |gate| gate.mode),
             before,
-            "{action:?} lasts through the dwell"
+            "{before:?} lasts through the dwell"
         );
         let commands = hand.wait(4_000);
         assert!(
             gate(&commands).is_none_or(|gate| gate.ceiling == Octets::new(1_000)),
-            "{action:?}: {}",
+            "{before:?}: {}",
             kinds(&commands).len()
         );
         let commands = hand.wait(1_100);
         let opened = gate(&commands).expect("a gate");
-        assert_eq!((opened.ceiling, opened.mode), (Octets::new(51_000), GateMode::Block), "{action:?}");
-        assert!(gate(&hand.wait(2_000)).is_none(), "{action:?}: no flapping");
+        assert_eq!((opened.ceiling, opened.mode), (Octets::new(51_000), GateMode::Block), "{before:?}");
+        assert!(gate(&hand.wait(2_000)).is_none(), "{before:?}: no flapping");
     }
 }
 
 #[test]
-fn an_order_to_abort_ends_each_action_with_a_shut_gate() {
-    let (mut hand, _) = used_up(terms(), FinalUnitAction::RestrictAccess, &listed(&[OUT, BACK]));
-    let commands = hand.tell(Event::Abort(sim(1)));
-    let shut = gate(&commands).expect("a gate");
-    assert_eq!((shut.ceiling, shut.mode), (Octets::ZERO, GateMode::Block));
+fn an_order_to_abort_ends_each_action_with_a_shut_gate_until_the_server_asks_again() {
+    for (mut hand, before) in each_used_up() {
+        hand.answer(answered(nothing()));
+        assert!(is_shut(&hand.tell(Event::Abort(sim(1)))), "{before:?}");
+        settle(&mut hand);
+        assert!(hand.quota.is_settled(), "{before:?}: {:?}", hand.quota);
+        let commands = hand.wait(3_600_000);
+        assert!(gate(&commands).is_none_or(|gate| gate.ceiling.is_zero()), "{before:?}: it stays shut");
+        hand.tell(Event::Reauthorise(sim(1)));
+        let opened = gate(&hand.answer(answered(granted(50_000)))).expect("a gate");
+        assert_eq!((opened.ceiling, opened.mode), (Octets::new(51_000), GateMode::Block), "{before:?}");
+    }
+}
+
+#[test]
+fn a_refusal_for_good_ends_each_action_with_a_shut_gate_until_a_top_up() {
+    for (mut hand, before) in each_used_up() {
+        hand.answer(answered(nothing()));
+        hand.tell(Event::Reauthorise(sim(1)));
+        assert!(is_shut(&hand.answer(refused_for_good())), "{before:?}");
+        settle(&mut hand);
+        assert_eq!((hand.state(), gate_of(&hand)), (State::Exhausted, None), "{before:?}");
+        hand.tell(Event::Reauthorise(sim(1)));
+        let opened = gate(&hand.answer(answered(granted(50_000)))).expect("a gate");
+        assert_eq!((opened.ceiling, opened.mode), (Octets::new(51_000), GateMode::Block), "{before:?}");
+    }
+}
+
+#[test]
+fn a_package_that_is_withdrawn_ends_each_action_but_the_one_that_the_plan_says() {
+    for (mut hand, before) in each_used_up() {
+        let expected = if matches!(before, GateMode::Throttle(_)) { before.clone() } else { GateMode::Block };
+        let commands = hand.answer(answered(withdrawn()));
+        assert_eq!(mode(&commands).unwrap_or(before), expected);
+        assert_eq!((hand.state(), gate_of(&hand)), (State::Exhausted, Some(expected)));
+    }
+}
+
+#[test]
+fn units_that_are_taken_back_in_the_middle_of_use_leave_no_room_and_are_told_to_the_octet() {
+    let used = passed(300_000);
+    let outcomes = [answered(withdrawn()), answered(nothing()), answered(restricted(&nothing())), refused_for_good()];
+    for (which, outcome) in outcomes.into_iter().enumerate() {
+        let mut hand = Hand::active();
+        hand.read(used);
+        let commands = hand.tell(Event::Reauthorise(sim(1)));
+        assert_eq!(sealed(&commands).reported, Octets::new(300_000), "{which}");
+        // Some octets pass before the answer, under the old grant.
+        hand.read(passed(310_000));
+        let commands = hand.answer(outcome);
+        let shut = gate(&commands).expect("a gate");
+        assert!(shut.ceiling <= Octets::new(300_000), "{which}: {shut:?}");
+        let commands = hand.wait(120_000);
+        let told: Octets = closed(&commands).into_iter().fold(Octets::ZERO, Octets::saturating_add);
+        assert_eq!(told, Octets::new(10_000), "{which}: what passed meanwhile is told as well");
+    }
+    let mut hand = Hand::active();
+    hand.read(used);
+    assert!(is_shut(&hand.tell(Event::Abort(sim(1)))));
+    assert_eq!(closed(&hand.wait(1_000)), [Octets::new(300_000)]);
+}
+
+/// The quota octets of each container that was closed.
+fn closed(commands: &[Command]) -> Vec<Octets> {
+    let containers = commands.iter().filter_map(|command| match command {
+        Command::Record(Record::ContainerClosed { container, .. }) => Some(container),
+        _ => None,
+    });
+    containers
+        .filter(|container| container.quota_management == QuotaManagement::Online)
+        .map(|one| one.used.total())
+        .collect()
+}
+
+#[test]
+fn where_people_will_be_led_is_known_from_the_last_units_on() {
+    let portal = || Exceptions { portal: Some("https://shop.example/".to_owned()), ..Exceptions::default() };
+    let end = |hand: &Hand| hand.quota.overview(hand.now).at_the_end.map(|end| end.mode);
+    let mut hand = Hand::new();
+    hand.usable(terms());
+    assert_eq!(end(&hand), None);
+    hand.answer(answered(granted(1_000)));
+    assert_eq!(end(&hand), None, "more may follow");
+    hand.tell(Event::Reauthorise(sim(1)));
+    hand.answer(answered(with(FinalUnitAction::Redirect, portal(), &last(1_000))));
+    assert!(matches!(end(&hand), Some(GateMode::Redirect(_))) && gate_of(&hand).is_none(), "the last, not used up");
+    hand.read(passed(1_000));
+    assert_eq!(end(&hand), gate_of(&hand));
+    assert!(matches!(end(&hand), Some(GateMode::Redirect(_))), "used up");
+    hand.wait_for_message(Duration::from_secs(2));
+    hand.answer(answered(granted(50_000)));
+    hand.wait(6_000);
+    assert_eq!((hand.state(), end(&hand)), (State::Active, None));
 }
 
 fn refusals(commands: &[Command]) -> Option<Refusals> {
