@@ -2,6 +2,7 @@
 //! hears of it, and each action can be changed and ended at any moment.
 
 mod probes;
+mod revoked;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 

@@ -120,6 +120,21 @@ pub(crate) fn now_says(world: &World, indication: &Value) -> Result<()> {
     order(world, "REAUTHORISE")
 }
 
+/// From now on the server has no package of this SIM any more, and asks the agent to listen.
+pub(crate) fn now_withdraws(world: &World) -> Result<()> {
+    let information = json!({
+        "resultCode": "RATING_FAILED",
+        "grantedUnit": { "totalVolume": 0 },
+        "validityTime": null,
+        "volumeQuotaThreshold": null,
+        "finalUnitIndication": { "finalUnitAction": "TERMINATE" },
+    });
+    let patch = json!({ "multipleUnitInformation": information });
+    let rule = json!({ "kind": "update", "fault": "rewrite", "patch": patch, "times": 100_000 });
+    world.admin.put("/admin/v1/faults", &json!({ "rules": [rule] }))?;
+    order(world, "REAUTHORISE")
+}
+
 pub(crate) fn order(world: &World, command: &str) -> Result<()> {
     let command = json!({ "deviceId": "gw-1", "command": command, "subscriberIdentifier": subscriber(0) });
     world.admin.post("/admin/v1/commands", &command).map(drop)
