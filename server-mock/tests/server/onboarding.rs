@@ -71,7 +71,7 @@ async fn an_assertion_that_does_not_hold_gets_no_token() {
     let edits = [
         ("aud", json!("https://elsewhere.example/token")),
         ("sub", json!("gw-2")),
-        ("exp", json!(now + 301)),
+        ("exp", json!(now + 330)),
         ("exp", json!(now - 1)),
         ("iat", json!(now + 3600)),
         ("iss", json!("gw-unknown")),
