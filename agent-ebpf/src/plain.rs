@@ -10,6 +10,8 @@ use crate::{
 
 const IPV4: u32 = 0x0800;
 const IPV6: u32 = 0x86dd;
+const VLAN: u32 = 0x8100;
+const QINQ: u32 = 0x88a8;
 const IPV4_HEADER: u32 = 20;
 const IPV6_HEADER: u32 = 40;
 
@@ -59,6 +61,8 @@ const fn fits(total: u32, available: u32) -> bool {
     IPV4_HEADER <= total && total <= available
 }
 
+/// What the packet measures if this is an Ethernet frame; something other than 0, too, where only a closer look can tell.
+///
 /// # Safety
 /// [`ENOUGH`] octets begin at `start`.
 #[inline(always)]
@@ -69,6 +73,8 @@ unsafe fn total_behind_ethernet(start: usize, length: u32) -> u32 {
         match pair(start + 12) {
             IPV4 => total_v4(at, available),
             IPV6 => total_v6(at, available),
+            // What it speaks of lies behind a tag.
+            VLAN | QINQ => available,
             _ => 0,
         }
     }

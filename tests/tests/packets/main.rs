@@ -179,10 +179,28 @@ fn an_ethernet_address_that_looks_like_an_ip_header_is_none() {
     frame[..4].copy_from_slice(&[0x46, 0, 0, 0x1c]);
     let mut packet = ethernet(IPV4, &v4(UPLINK_V4, UDP, &udp(1, 2, 100)));
     packet[..4].copy_from_slice(&[0x46, 0, 0, 0x1c]);
+    // 45:… needs no option, so that nothing of it asks for a closer look; 60:… reads as IPv6 as well.
+    let behind_a_tag = |address: &[u8]| {
+        let mut packet = tagged(&[VLAN], IPV4, &v4(UPLINK_V4, UDP, &udp(1, 2, 100)));
+        packet[..address.len()].copy_from_slice(address);
+        packet
+    };
     check(vec![
         Row::new("ARP", frame, NonIp(46)),
         Row::new("IPv4", packet.clone(), Passed(128, 1)),
         Row::new("IPv4 on a raw link", packet, Passed(128, 1)).raw(),
+        Row::new("45, tagged, on a raw link", behind_a_tag(&[0x45, 0, 0, 0x1c]), Passed(128, 1)).raw(),
+        Row::new("60, tagged, on a raw link", behind_a_tag(&[0x60, 0, 0, 0, 0, 0x1c]), Passed(128, 1)).raw(),
+        Row::new(
+            "60, tagged twice, on a raw link",
+            {
+                let mut packet = tagged(&[QINQ, VLAN], IPV4, &v4(UPLINK_V4, UDP, &udp(1, 2, 100)));
+                packet[..6].copy_from_slice(&[0x60, 0, 0, 0, 0, 0x1c]);
+                packet
+            },
+            Passed(128, 1),
+        )
+        .raw(),
     ]);
 }
 
