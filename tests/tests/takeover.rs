@@ -105,6 +105,7 @@ fn dies_in_the_middle(plot: &Plot) -> Result<()> {
         ensure!(agent.stderr().contains("the loader for wan0 ended with signal: 9"), "{point}: {}", agent.stderr());
     }
     world.start_agent_with(&[], &[(LAYOUT, NEWER)])?;
+    world.reaches(0, &["active", "renewing"])?;
     flow.carries(CHUNK, SOON)?;
     flow.stop()?;
     is_two_sessions(&mut world, books)
@@ -194,6 +195,8 @@ fn is_not_metered_beside(plot: &Plot) -> Result<()> {
     world.workdir.cover_bpffs()?;
     flow.carries(CHUNK / 8, SOON)?;
     world.start_agent(&[])?;
+    // What the old meter may still let through could be as much as is waited for.
+    world.reaches(0, &["active", "renewing"])?;
     flow.carries(CHUNK, SOON)?;
     flow.stop()?;
     is_two_sessions(&mut world, books)
@@ -243,6 +246,7 @@ fn damaged_pins_are_taken_over_and_what_they_counted_is_billed() -> Result<()> {
     fs::remove_file(world.pin_root().join("v2/wan0/allow"))?;
     flow.carries(CHUNK / 8, SOON)?;
     world.start_agent(&[])?;
+    world.reaches(0, &["active", "renewing"])?;
     flow.carries(CHUNK, SOON)?;
     flow.stop()?;
     is_two_sessions(&mut world, books)
