@@ -114,7 +114,7 @@ impl Walk<'_> {
 
 /// The octets of the grant that are used, as `weir watch` says in all digits.
 fn used(text: &str) -> Result<u64> {
-    let Some((_, rest)) = text.split_once("granted: used ") else { bail!("no grant in\n{text}") };
-    let (figure, _) = rest.split_once(" octets of ").with_context(|| format!("no octets in\n{text}"))?;
+    let Some((before, _)) = text.split_once(" octets of it used") else { bail!("no grant in\n{text}") };
+    let (_, figure) = before.rsplit_once("octets, ").with_context(|| format!("no octets in\n{text}"))?;
     figure.replace(',', "").parse().with_context(|| format!("octets in {figure}"))
 }
