@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use e2e::eventually::eventually;
-use e2e::scenario::{Books, Plot, SOON, World, chunked};
+use e2e::scenario::{Books, Plot, SOON, World, chunked, iccid};
 use serde_json::json;
 
 /// Time for retries with their back-off.
@@ -120,7 +120,9 @@ fn goes_on_without_the_server_as_far_as_the_grace_reaches() -> Result<()> {
         "totalVolume": PLENTY, "chunk": chunk, "failureHandling": "CONTINUE",
         "offlineGrace": { "octets": grace, "seconds": 600 },
     });
-    let mut world = World::online(&Plot::of(package))?;
+    // However fast it goes, no grant is larger than what the bound below reckons with.
+    let link = format!("name = \"wan0\"\niccid = \"{}\"\nchunk = {chunk}\nlargest_chunk = {chunk}", iccid(0));
+    let mut world = World::online(&Plot { links: vec![link], ..Plot::of(package) })?;
     let (books, flow) = world.under_traffic(500_000, 600_000)?;
     let address = world.kill_server()?;
     let before = world.passed(0)?;

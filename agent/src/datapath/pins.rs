@@ -78,7 +78,11 @@ impl Pins {
 /// The links that have a directory of pins in this one.
 pub(super) fn names_in(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.filter_map(|entry| Some(entry.file_name().to_str()?.replace(':', "."))).collect()
+    let mut names: Vec<String> =
+        entries.filter_map(|entry| Some(entry.file_name().to_str()?.replace(':', "."))).collect();
+    // As people count, not as the kernel keeps them.
+    names.sort_unstable();
+    names
 }
 
 impl fmt::Display for Pins {
