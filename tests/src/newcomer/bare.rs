@@ -14,7 +14,7 @@ use crate::scenario::{Books, SERVER_NAME, SOON, World};
 use crate::topology::HOST_V4;
 
 /// What every box gives besides: where the kernel tells of itself, `/dev/null`, and the BPF file system; mounted for each program anew.
-const MOUNTED: [&str; 3] = ["proc", "dev", "sys/fs/bpf"];
+const MOUNTED: [&str; 3] = ["proc", "dev", "sys"];
 
 /// The box.
 struct Bare<'w> {
@@ -127,7 +127,7 @@ impl Bare<'_> {
     fn command(&self, args: &[&str]) -> Command {
         const SCRIPT: &str = "root=$1 bpf=$2; shift 2
             mount -t proc proc \"$root/proc\" && mount --bind /dev/null \"$root/dev/null\" || exit
-            mount --bind \"$bpf\" \"$root/sys/fs/bpf\" && exec chroot \"$root\" /usr/bin/weir \"$@\"";
+            mount -t sysfs sysfs \"$root/sys\" && mount --bind \"$bpf\" \"$root/sys/fs/bpf\" && exec chroot \"$root\" /usr/bin/weir \"$@\"";
         let mut command = self.world.topology.gateway.command("unshare");
         command.args(["--mount", "sh", "-c", SCRIPT, "sh"]).arg(&self.root).arg(self.world.workdir.bpf()).args(args);
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
