@@ -13,7 +13,7 @@ use crate::process::{Actor, keep_logs_silent};
 use crate::scenario::{Books, SERVER_NAME, SOON, World};
 use crate::topology::HOST_V4;
 
-/// What every box gives besides: where the kernel tells of itself, `/dev/null`, and the BPF file system; mounted for each program anew.
+/// What every box gives besides: where the kernel tells of itself, devices, and the BPF file system; mounted for each program anew.
 const MOUNTED: [&str; 3] = ["proc", "dev", "sys"];
 
 /// The box.
@@ -41,7 +41,10 @@ impl Bare<'_> {
         for made in MOUNTED.into_iter().chain(["usr/bin", "etc/weir"]) {
             fs::create_dir_all(self.root.join(made)).with_context(|| format!("make {made} of the root"))?;
         }
-        fs::write(self.root.join("dev/null"), "").context("make a place for /dev/null")?;
+        for device in ["null", "random", "urandom"] {
+            fs::write(self.root.join("dev").join(device), "")
+                .with_context(|| format!("make a place for /dev/{device}"))?;
+        }
         let mut tar = Command::new("tar");
         tar.arg("-xzf").arg(archive).args(["--wildcards", "--strip-components=1", "-C"]).arg(self.root.join("usr/bin"));
         let output = tar.arg("*/weir").output().context("run tar")?;
@@ -126,7 +129,8 @@ impl Bare<'_> {
     /// The binary in its root, on the gateway, with mounts that go when it ends.
     fn command(&self, args: &[&str]) -> Command {
         const SCRIPT: &str = "root=$1 bpf=$2; shift 2
-            mount -t proc proc \"$root/proc\" && mount --bind /dev/null \"$root/dev/null\" || exit
+            mount -t proc proc \"$root/proc\" || exit
+            for device in null random urandom; do mount --bind /dev/$device \"$root/dev/$device\" || exit; done
             mount -t sysfs sysfs \"$root/sys\" && mount --bind \"$bpf\" \"$root/sys/fs/bpf\" && exec chroot \"$root\" /usr/bin/weir \"$@\"";
         let mut command = self.world.topology.gateway.command("unshare");
         command.args(["--mount", "sh", "-c", SCRIPT, "sh"]).arg(&self.root).arg(self.world.workdir.bpf()).args(args);
