@@ -110,15 +110,7 @@ fn keep_leaves_pins_and_gates_and_the_next_agent_goes_on() -> Result<()> {
     assert_eq!(account.sessions[0]["state"], "open", "{account:?}");
 
     world.start_agent(&[])?;
-    let next = world.reaches(0, &["active", "renewing"])?;
-    assert_eq!(next["charging_id"], first["charging_id"], "the same session goes on");
-    flow.carries(500_000, SOON)?;
-    flow.stop()?;
-    drop(server);
-    let counted = books.counted(&world)?;
-    assert_eq!((counted.uplink.refused.packets, counted.downlink.refused.packets), (0, 0), "{counted:?}");
-    assert_eq!(world.settles_to_the_octet(books)?.sessions.len(), 1);
-    Ok(())
+    world.goes_on_without_a_gap(&first, flow, books)
 }
 
 #[test]

@@ -138,15 +138,7 @@ fn sigusr1_stops_the_agent_and_keeps_traffic_gates_and_sessions_for_the_next_one
     ensure!(world.account(0)?.sessions[0]["state"] == "open", "{:?}", world.account(0)?);
 
     manager.start(&mut world, Duration::from_mins(1))?;
-    let next = world.reaches(0, &["active", "renewing"])?;
-    assert_eq!(next["charging_id"], first["charging_id"], "the same session goes on");
-    flow.carries(500_000, SOON)?;
-    flow.stop()?;
-    drop(server);
-    let counted = books.counted(&world)?;
-    assert_eq!((counted.uplink.refused.packets, counted.downlink.refused.packets), (0, 0), "{counted:?}");
-    assert_eq!(world.settles_to_the_octet(books)?.sessions.len(), 1);
-    Ok(())
+    world.goes_on_without_a_gap(&first, flow, books)
 }
 
 /// procd's script, in a mount namespace of its own that begins without bpffs, on a box that has no program but grep.

@@ -210,6 +210,20 @@ impl World {
         Ok(account)
     }
 
+    /// Fails unless the next agent goes on with this session under this flow, no packet was refused on the way, and all settles.
+    pub fn goes_on_without_a_gap(&mut self, session: &Value, flow: Flow, books: Books) -> Result<()> {
+        let next = self.reaches(0, &["active", "renewing"])?;
+        ensure!(next["charging_id"] == session["charging_id"], "{next} is not the session of {session}");
+        flow.carries(500_000, SOON)?;
+        flow.stop()?;
+        let counted = books.counted(self)?;
+        let refused = (counted.uplink.refused.packets, counted.downlink.refused.packets);
+        ensure!(refused == (0, 0), "{counted:?}");
+        let account = self.settles_to_the_octet(books)?;
+        ensure!(account.sessions.len() == 1, "{account:?}");
+        Ok(())
+    }
+
     /// Kills the server as a crash would.
     pub fn kill_server(&mut self) -> Result<SocketAddr> {
         let mut server = self.server.take().context("no server to kill")?;
