@@ -1,8 +1,10 @@
 //! What passes outside the meter is never hidden: before it was attached, and after somebody else took it off.
 
 use std::ffi::CString;
+use std::fs;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::eventually::eventually;
@@ -13,6 +15,8 @@ use e2e::traffic::{Datagrams, udp};
 use serde_json::Value;
 
 const PLENTY: u64 = 1 << 30;
+/// The processors that there may ever be, as ranges of numbers.
+const PROCESSORS: &str = "/sys/devices/system/cpu/possible";
 
 fn send(world: &World, datagrams: u64) -> Result<()> {
     udp(&world.topology.client, (&world.topology.internet, HOST_V4), Datagrams::of(datagrams, 1000))?.join().map(drop)
@@ -156,6 +160,42 @@ fn a_meter_that_could_not_be_attached_is_tried_again_by_itself() -> Result<()> {
     assert!(prefix(&world, "wan0")? > 0, "the agent itself has asked for its SIM meanwhile");
     world.stop_agent()?;
     world.account(0)?.is_settled()
+}
+
+#[test]
+fn a_meter_that_cannot_be_read_is_tried_again_after_pauses_that_grow_and_told_once_a_try() -> Result<()> {
+    let mut world = World::build(&Plot::of(chunked(PLENTY, 2 << 20)))?;
+    // Nobody can tell how many processors there are, and a counter has one place for each.
+    let possible = world.workdir.path().join("possible");
+    fs::write(&possible, "")?;
+    world.start_agent_behind(vec![(possible.clone(), PROCESSORS)])?;
+    let tries = || -> Result<usize> {
+        let log = world.agent.as_ref().context("an agent")?.actor.stderr();
+        Ok(log.lines().filter(|line| line.contains("the meter cannot be read")).count())
+    };
+    eventually("the third try", SOON, || {
+        let tries = tries()?;
+        ensure!(tries >= 3, "{tries} tries");
+        Ok(())
+    })?;
+    // The next is due four seconds after it. Who asks meanwhile makes no new one.
+    for _ in 0..30 {
+        says(&world, "the meter could not be attached")?;
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let tries = tries()?;
+    ensure!(tries <= 4, "{tries} tries");
+
+    fs::copy(PROCESSORS, &possible)?;
+    world.reaches(0, &["active"])?;
+    send(&world, 10)?;
+
+    let passed = world.passed(0)?;
+    world.stop_agent()?;
+    world.account(0)?.is_settled()?;
+    let debited = world.account(0)?.debited();
+    ensure!(debited >= passed, "{passed} passed, {debited} debited");
+    Ok(())
 }
 
 /// Waits until the status of the link says this.

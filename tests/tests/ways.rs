@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::os::unix::process::CommandExt as _;
 use std::time::Duration;
 
 use agent::datapath::meters_on;
@@ -10,11 +9,8 @@ use anyhow::{Context as _, Result, ensure};
 use e2e::Direction::Uplink;
 use e2e::capture::{Capture, Classifier, End};
 use e2e::eventually::eventually;
-use e2e::process::{Actor, Weir, binary};
 use e2e::scenario::{Books, Plot, SOON, World, chunked, iccid};
 use e2e::topology::{HOST_V4, HOST_V6, Layout, Medium};
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 
 const PLENTY: u64 = 1 << 30;
 const PATIENCE: Duration = Duration::from_mins(3);
@@ -160,21 +156,7 @@ fn by_name(world: &World) -> Result<()> {
 fn start_with_resolver(world: &mut World, address: IpAddr) -> Result<()> {
     let (hosts, resolver) = (world.workdir.path().join("hosts"), world.workdir.path().join("resolv.conf"));
     fs::write(&resolver, format!("nameserver {address}\noptions timeout:1 attempts:1\n"))?;
-    let mut command = world.topology.gateway.command(binary("weir")?);
-    command.args(["run", "--config"]).arg(&world.config).current_dir(world.workdir.path());
-    let bind =
-        move |file: &std::path::Path, over: &str| mount(Some(file), over, None::<&str>, MsFlags::MS_BIND, None::<&str>);
-    let alone = move || {
-        unshare(CloneFlags::CLONE_NEWNS)?;
-        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
-        bind(&hosts, "/etc/hosts")?;
-        bind(&resolver, "/etc/resolv.conf")?;
-        Ok(())
-    };
-    // SAFETY: between fork and exec only system calls are made; short paths are not allocated.
-    unsafe { command.pre_exec(alone) };
-    world.agent = Some(Weir { actor: Actor::start("weir", command, &world.workdir)? });
-    Ok(())
+    world.start_agent_behind(vec![(hosts, "/etc/hosts"), (resolver, "/etc/resolv.conf")])
 }
 
 #[test]

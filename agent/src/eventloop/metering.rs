@@ -142,7 +142,10 @@ impl Agent {
             Err(error) => error,
         };
         let label = self.stations[index].label().to_owned();
-        tracing::error!(link = label, "the meter cannot be read: {error:#}");
+        // Until the next try that is known.
+        if !matches!(self.stations[index].attachment, Attachment::Pending(_) | Attachment::Failed(_)) {
+            tracing::error!(link = label, "the meter cannot be read: {error:#}");
+        }
         let same = |datapath: &Datapath| {
             self.stations[index].datapath.as_ref().is_some_and(|before| before.epoch_id() == datapath.epoch_id())
         };

@@ -40,6 +40,12 @@ struct Flowed {
     refused: u64,
 }
 
+impl Flowed {
+    fn megabits(&self) -> f64 {
+        self.octets_per_second * 8e-6
+    }
+}
+
 /// Flows on one link, with an agent and without, take turns: two links that are made alike differ by more than what is to be told.
 pub(super) fn measure(options: &Options) -> Result<Measured> {
     let mut world = World::online(&Plot::of(chunked(PLENTY, CHUNK)))?;
@@ -60,9 +66,17 @@ pub(super) fn measure(options: &Options) -> Result<Measured> {
                     without = Some(flow(&world, direction, options)?);
                 }
             }
-            let pair = with.zip(without).context("two flows")?;
-            say(&format!("{millis} ms, pair {} of {}: {pair:?}", number + 1, options.pairs));
-            pairs.push(pair);
+            let (with, without) = with.zip(without).context("two flows")?;
+            say(&format!(
+                "{millis} ms, pair {} of {}: {:.0} Mbit/s governed ({} packets refused at first, {} later), {:.0} ungoverned",
+                number + 1,
+                options.pairs,
+                with.megabits(),
+                with.refused_before,
+                with.refused,
+                without.megabits(),
+            ));
+            pairs.push((with, without));
         }
         ensure!(world.struck()? > 0, "nothing was renewed");
         figures.extend(figures_of(millis, &pairs)?);
@@ -96,7 +110,7 @@ fn let_go(world: &mut World) -> Result<()> {
 fn figures_of(millis: u64, pairs: &[(Flowed, Flowed)]) -> Result<[Figure; 4]> {
     let figures_of = |of: fn(&(Flowed, Flowed)) -> f64| pairs.iter().map(of).collect::<Vec<_>>();
     let ratios = figures_of(|(with, without)| with.octets_per_second / without.octets_per_second);
-    let megabits = figures_of(|(with, _)| with.octets_per_second * 8e-6);
+    let megabits = figures_of(|(with, _)| with.megabits());
     let refused = |of: fn(&Flowed) -> u64| pairs.iter().map(|(with, _)| of(with)).sum::<u64>();
     #[expect(clippy::cast_precision_loss, reason = "figures for people")]
     let [refused, refused_before] =

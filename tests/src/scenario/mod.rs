@@ -6,7 +6,7 @@ mod plot;
 
 use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
 use std::process::Output;
 use std::time::Duration;
@@ -14,6 +14,8 @@ use std::time::Duration;
 use agent::datapath::{Datapath, Pins};
 use agent_common::Counters;
 use anyhow::{Context as _, Result, ensure};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 
 pub use self::account::Account;
@@ -24,7 +26,7 @@ use crate::bpffs::Workdir;
 use crate::clock::Deadline;
 use crate::eventually::eventually;
 use crate::http::Client;
-use crate::process::{Weir, WeirServer, binary};
+use crate::process::{Actor, Weir, WeirServer, binary};
 use crate::topology::{HOST_V4, Topology};
 use crate::traffic::{Datagrams, Flow, udp};
 
@@ -135,6 +137,29 @@ impl World {
         let always = self.drills.iter().copied().chain([("WEIR_DRILL_CLOCK", wall)]);
         let drills: Vec<_> = drills.iter().copied().chain(always).collect();
         self.agent = Some(Weir::drilled(&self.topology.gateway, &self.workdir, &self.config, args, &drills)?);
+        Ok(())
+    }
+
+    /// The same in a mount namespace of its own, where these files lie over those of the machine.
+    ///
+    /// # Errors
+    /// When it cannot be started; what cannot be mounted is such a reason.
+    pub fn start_agent_behind(&mut self, files: Vec<(PathBuf, &'static str)>) -> Result<()> {
+        ensure!(self.agent.is_none(), "one agent at a time");
+        let mut command = self.topology.gateway.command(binary("weir")?);
+        command.args(["run", "--config"]).arg(&self.config).current_dir(self.workdir.path());
+        command.envs(self.drills().iter().copied());
+        let alone = move || {
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
+            for (file, over) in &files {
+                mount(Some(file), *over, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+            }
+            Ok(())
+        };
+        // SAFETY: between fork and exec only system calls are made; short paths are not allocated.
+        unsafe { command.pre_exec(alone) };
+        self.agent = Some(Weir { actor: Actor::start("weir", command, &self.workdir)? });
         Ok(())
     }
 
