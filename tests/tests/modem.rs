@@ -218,6 +218,36 @@ fn a_wwan_link_is_billed_to_the_octet_both_ways_where_there_is_no_tcx() -> Resul
 }
 
 #[test]
+fn a_wwan_link_deleted_under_traffic_and_made_anew_goes_on_as_a_new_meter_and_loses_nothing() -> Result<()> {
+    let mut world = online(&[Medium::Wwan])?;
+    let mut books = Books::open(&world, 0)?;
+    let mut paid = 0;
+    for time in 1..=2 {
+        let (before, meter) = (index(&world)?, world.datapath("wan0")?);
+        books.keep_meter(&world)?;
+        // What is sent to its far end and what that answers take the link, and other links when it is gone. The charging never does.
+        let (client, internet) = (&world.topology.client, &world.topology.internet);
+        let far = world.topology.uplinks[0].far_v4;
+        TcpServer::start(internet, far)?.transfer(client, Transfer::of(Downlink, 200_000))?;
+        let flow = udp(client, (internet, far), Datagrams::endless(200_000, 1000))?;
+        flow.carries(400_000, SOON)?;
+        world.topology.pull_out(0)?;
+        paid += passed(&meter.read()?);
+        assert_eq!(is_released(&world, 0)?.debited(), paid, "deleted {time} times");
+        flow.carries(100_000, PATIENCE)?;
+        flow.stop()?;
+        is_back(&mut world, 0)?;
+        assert_ne!(index(&world)?, before, "the same interface once more");
+        assert_ne!(world.datapath("wan0")?.epoch_id(), meter.epoch_id());
+        is_raw_and_of_unknown_state(&world)?;
+    }
+    // The far end has heard all three links, and each octet was counted by one meter.
+    let crossed = books.close_with_gaps(&world)?;
+    assert!(crossed.uplink >= 2 * 400_000 && crossed.downlink >= 2 * 200_000, "{crossed:?}");
+    world.stop_agent()
+}
+
+#[test]
 fn links_of_one_wwan_modem_are_billed_each_by_itself_and_settled_when_it_is_gone() -> Result<()> {
     let mut world = online(&[Medium::Wwan, Medium::Wwan])?;
     let meters = [world.datapath("wan0")?, world.datapath("wan1")?];

@@ -42,8 +42,9 @@ impl Crossed {
         Self { uplink: wire.ip(Uplink).octets, downlink: wire.ip(Downlink).octets }
     }
 
-    /// Fails unless the kernel has counted just that.
-    pub fn is_as_counted(&self, counted: &Counters) -> Result<()> {
+    /// What the kernel says that has crossed.
+    #[must_use]
+    pub const fn counted(counted: &Counters) -> Self {
         let (up, down) = (&counted.uplink, &counted.downlink);
         // Uplink that is refused was never sent; downlink that is refused has crossed the wire.
         let uplink = up.passed.octets + up.control.octets + up.throttled.octets;
@@ -52,6 +53,12 @@ impl Crossed {
             + down.throttled.octets
             + down.refused.octets
             + down.policed.octets;
+        Self { uplink, downlink }
+    }
+
+    /// Fails unless the kernel has counted just that.
+    pub fn is_as_counted(&self, counted: &Counters) -> Result<()> {
+        let Self { uplink, downlink } = Self::counted(counted);
         ensure!(
             (self.uplink, self.downlink) == (uplink, downlink),
             "the capture saw {} up, {} down; the kernel counted {uplink} up, {downlink} down: {counted:?}",
@@ -59,6 +66,18 @@ impl Crossed {
             self.downlink,
         );
         Ok(())
+    }
+
+    /// Fails unless the kernel has counted just that, but for at most so many octets that found no link when they arrived. Answers with
+    /// what it has counted.
+    pub fn is_as_counted_but_for(self, met_no_link: u64, counted: &Counters) -> Result<Self> {
+        let known = Self::counted(counted);
+        let lost = self.downlink.checked_sub(known.downlink);
+        ensure!(
+            self.uplink == known.uplink && lost.is_some_and(|lost| lost <= met_no_link),
+            "the capture saw {self:?}, {met_no_link} down perhaps for nothing; the kernel counted {known:?}"
+        );
+        Ok(known)
     }
 }
 
@@ -104,15 +123,8 @@ impl Books {
 
     /// Waits for a quiet moment, then holds the wire against the kernel, to the octet, in both directions.
     pub fn agree(&self, world: &World) -> Result<Crossed> {
-        let (wire, kernel) = at_rest(&self.capture, || self.kernel(world))?;
-        let crossed = Crossed {
-            uplink: wire.ip(Uplink).octets - self.wire.ip(Uplink).octets,
-            downlink: wire.ip(Downlink).octets - self.wire.ip(Downlink).octets,
-        };
-        let counted = difference(&kernel, &self.kernel);
+        let (wire, crossed, counted) = self.balance(world)?;
         crossed.is_as_counted(&counted).with_context(|| format!("{wire:?}"))?;
-        wire.trustworthy()?;
-        ensure!(kernel.parse_errors == 0, "{} packets could not be read", kernel.parse_errors);
         Ok(crossed)
     }
 
@@ -121,6 +133,28 @@ impl Books {
         let crossed = self.agree(world)?;
         self.capture.stop()?;
         Ok(crossed)
+    }
+
+    /// The same of a link that was gone for a while: what the far end's kernel and the server have sent to it meanwhile
+    /// has crossed for nothing. All that left the gateway has to agree, and of what was sent to it all that was the client's.
+    pub fn close_with_gaps(self, world: &World) -> Result<Crossed> {
+        let (wire, crossed, counted) = self.balance(world)?;
+        let others = wire.ip(Downlink).octets - wire.payload(Downlink).octets;
+        let counted = crossed.is_as_counted_but_for(others, &counted).with_context(|| format!("{wire:?}"))?;
+        self.capture.stop()?;
+        Ok(counted)
+    }
+
+    /// What has crossed and what was counted, at a quiet moment.
+    fn balance(&self, world: &World) -> Result<(Totals, Crossed, Counters)> {
+        let (wire, kernel) = at_rest(&self.capture, || self.kernel(world))?;
+        let crossed = Crossed {
+            uplink: wire.ip(Uplink).octets - self.wire.ip(Uplink).octets,
+            downlink: wire.ip(Downlink).octets - self.wire.ip(Downlink).octets,
+        };
+        wire.trustworthy()?;
+        ensure!(kernel.parse_errors == 0, "{} packets could not be read", kernel.parse_errors);
+        Ok((wire, crossed, difference(&kernel, &self.kernel)))
     }
 }
 
@@ -167,5 +201,22 @@ fn each(one: &Counters, other: &Counters, act: impl Fn(u64, u64) -> u64) -> Coun
         uplink: direction(&one.uplink, &other.uplink),
         downlink: direction(&one.downlink, &other.downlink),
         parse_errors: act(one.parse_errors, other.parse_errors),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_met_no_link_is_not_missed_and_anything_else_is() {
+        let passed = |octets| Tally { octets, packets: 1 };
+        let mut counted = Counters::default();
+        (counted.uplink.passed, counted.downlink.passed) = (passed(1000), passed(5000));
+        let crossed = Crossed { uplink: 1000, downlink: 5070 };
+        assert_eq!(crossed.is_as_counted_but_for(70, &counted).unwrap(), Crossed { uplink: 1000, downlink: 5000 });
+        crossed.is_as_counted_but_for(69, &counted).unwrap_err();
+        Crossed { uplink: 1001, ..crossed }.is_as_counted_but_for(70, &counted).unwrap_err();
+        Crossed { downlink: 4999, ..crossed }.is_as_counted_but_for(70, &counted).unwrap_err();
     }
 }

@@ -132,6 +132,7 @@ const MODEM: Part = Part {
         "a_usb_modem_told_to_speak_raw_ip_is_counted_to_the_octet_before_and_after",
         "a_wwan_link_is_billed_to_the_octet_both_ways_over_ipv4_and_ipv6",
         "a_wwan_link_is_billed_to_the_octet_both_ways_where_there_is_no_tcx",
+        "a_wwan_link_deleted_under_traffic_and_made_anew_goes_on_as_a_new_meter_and_loses_nothing",
         "links_of_one_wwan_modem_are_billed_each_by_itself_and_settled_when_it_is_gone",
     ],
     others: "",
