@@ -8,6 +8,7 @@ pub mod datapath;
 pub mod doctor;
 pub mod drill;
 pub mod eventloop;
+pub mod failure;
 pub mod ledger;
 pub mod link;
 pub mod local;

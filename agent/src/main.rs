@@ -4,13 +4,12 @@ use std::io::{IsTerminal, Write as _};
 use std::process::ExitCode;
 
 use agent::args::{self, Command, DatapathLoad, Run};
-use agent::cli::check::EXIT_UNKNOWN;
-use agent::cli::{self, Failure, Usage};
+use agent::cli::{self, Usage};
 use agent::clock::Clock;
-use agent::config::{EXIT_FAILED, EXIT_USAGE};
 use agent::datapath::{LoadSpec, load_and_pin};
 use agent::drill;
 use agent::eventloop::{self, OnStop};
+use agent::failure::{EXIT_FAILED, EXIT_UNKNOWN, EXIT_USAGE, Failure};
 use agent::local::{Problems, Timeline};
 use anyhow::{Context, Result};
 use tracing_subscriber::Layer as _;

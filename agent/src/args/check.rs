@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::Units;
 use super::Whom;
-use crate::cli::words::Units;
 
 /// `weir check`.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]

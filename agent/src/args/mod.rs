@@ -28,15 +28,13 @@ pub use ledger::Ledger;
 pub use renew::Renew;
 pub use replay::Replay;
 pub use run::{DatapathLoad, Run};
-pub use shared::{Look, Whom};
+pub use shared::{Look, Units, Whom};
 pub use status::Status;
 pub use usage::{Spans, Usage};
 pub use version::Version;
 pub use watch::Watch;
 
-use crate::cli::Failure;
-use crate::cli::check::EXIT_UNKNOWN;
-use crate::config::EXIT_USAGE;
+use crate::failure::{EXIT_UNKNOWN, EXIT_USAGE, Failure};
 
 /// Where the configuration file is unless said otherwise.
 pub const DEFAULT_CONFIG: &str = "/etc/weir/weir.toml";

@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ColorChoice};
+use clap::{Args, ColorChoice, ValueEnum};
 
 use super::DEFAULT_CONFIG;
-use crate::cli::words::Units;
 
 /// Which agent to ask.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
@@ -30,4 +29,16 @@ pub struct Look {
     /// Whether to use colour; auto: on a terminal, unless `NO_COLOR` is set
     #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
     pub color: ColorChoice,
+}
+
+/// What amounts of data are told in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Units {
+    /// KiB, MiB, GiB: powers of 1024
+    #[default]
+    Binary,
+    /// kB, MB, GB: powers of 1000, as carriers count
+    Decimal,
+    /// All digits
+    Octets,
 }

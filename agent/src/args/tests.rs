@@ -2,8 +2,8 @@
 
 use clap::{ColorChoice, CommandFactory};
 
+use super::Units;
 use super::*;
-use crate::cli::words::Units;
 
 fn given(line: &str) -> Result<Command, u8> {
     parse(line.split_whitespace().map(OsString::from)).map(|cli| cli.command).map_err(|ended| ended.status)

@@ -2,8 +2,8 @@
 
 use clap::{Args, ColorChoice};
 
+use super::Units;
 use super::Whom;
-use crate::cli::words::Units;
 
 /// `weir watch`.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]

@@ -10,10 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::words::{Screen, percent};
 use super::{as_json, no_such_link, print, runtime, socket};
 use crate::args;
+use crate::failure::EXIT_UNKNOWN;
 use crate::local::{self, LinkStatus, Status};
-
-/// Exit status of a check that could not be made.
-pub const EXIT_UNKNOWN: u8 = 3;
 
 /// The outcomes that monitoring knows, from the harmless to what it wants looked at first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]

@@ -9,7 +9,8 @@ use serde::Serialize;
 use super::words::Screen;
 use super::{Usage, as_json, print};
 use crate::args::{ConfigCheck, ConfigCommand};
-use crate::config::{Config, ConfigError, EXIT_USAGE, Fault, OnboardingMode};
+use crate::config::{Config, ConfigError, Fault, OnboardingMode};
+use crate::failure::EXIT_USAGE;
 
 /// What is to be said of a configuration file, as JSON has it.
 #[derive(Debug, Serialize)]

@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::words::{Screen, Units};
+use super::words::Screen;
 use super::{as_json, print, runtime};
-use crate::args::{Doctor, Look};
+use crate::args::{Doctor, Look, Units};
 use crate::doctor::{self, Reach};
 
 /// Looks, prints, and ends with 0 when all is well, 1 with warnings, 2 with problems.

@@ -30,24 +30,6 @@ use crate::local::Status;
 #[error("{0}")]
 pub struct Usage(pub String);
 
-/// A command that failed, for programs (`--json`); for people the same sentence stands on standard error.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Failure {
-    schema: u32,
-    /// What, where, and what to do about it.
-    pub error: String,
-    /// The exit status that goes with it.
-    pub exit_status: u8,
-}
-
-impl Failure {
-    /// A failure, in one line.
-    #[must_use]
-    pub fn new(error: &str, exit_status: u8) -> Self {
-        Self { schema: 1, error: error.lines().map(str::trim).collect::<Vec<_>>().join(" "), exit_status }
-    }
-}
-
 /// That there is no such link, and which there are.
 fn no_such_link(asked: Option<&str>, status: &Status) -> String {
     let known: Vec<&str> = status.links.iter().map(|link| link.link.as_str()).collect();

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use clap::CommandFactory as _;
 
 use self::samples::{accounts, status};
-use super::words::{Screen, Units};
+use super::words::Screen;
 use super::{as_json, ledger, status as status_command};
-use crate::args;
+use crate::args::{self, Units};
 
 /// Columns of a screen.
 const WIDE: usize = 120;

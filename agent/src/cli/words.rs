@@ -5,10 +5,10 @@ use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-use clap::{ColorChoice, ValueEnum};
+use clap::ColorChoice;
 use jiff::Timestamp;
 
-use crate::args::Look;
+use crate::args::{Look, Units};
 
 /// Columns where nothing says how many there are.
 const WIDTH: usize = 100;
@@ -16,18 +16,6 @@ const WIDTH: usize = 100;
 const WIDTH_LEAST: usize = 40;
 /// … nor are lines longer than this, which no eye follows.
 const WIDTH_MOST: usize = 160;
-
-/// What amounts of data are told in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Units {
-    /// KiB, MiB, GiB: powers of 1024
-    #[default]
-    Binary,
-    /// kB, MB, GB: powers of 1000, as carriers count
-    Decimal,
-    /// All digits
-    Octets,
-}
 
 /// How good or bad something is that is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

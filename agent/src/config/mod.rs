@@ -23,10 +23,6 @@ use checks::Checked;
 pub(crate) use checks::{CHUNK, GRACE, GRACE_OCTETS, RATE, REPORT};
 use reader::{Problem, Section, Source};
 
-/// Exit status for a wrong configuration or bad usage (`EX_USAGE` of sysexits.h).
-pub const EXIT_USAGE: u8 = 64;
-/// Exit status of what was asked for rightly and could not be done.
-pub const EXIT_FAILED: u8 = 1;
 /// How often used units are reported when neither the file nor the plan says so.
 pub const DEFAULT_REPORT_INTERVAL: Duration = Duration::from_mins(1);
 /// Octets to ask for at a time when neither the file nor the plan says so.

@@ -2,9 +2,9 @@
 
 use super::samples::status;
 use super::screen;
+use crate::args::Units;
 use crate::args::{self, Command};
 use crate::cli::check::{Level, Verdict, judge};
-use crate::cli::words::Units;
 use crate::local::{LinkStatus, PackageStatus, Status};
 
 fn asked(line: &str) -> args::Check {

@@ -6,8 +6,9 @@ use serde::Serialize;
 
 use super::samples::{accounts, attached, fresh, no_accounts, orders, removed, replays, report, status};
 use super::{checks, golden, uncoloured};
+use crate::args::Units;
 use crate::cli::usage::tests::{days, none, of_two};
-use crate::cli::words::{Screen, Units, shown};
+use crate::cli::words::{Screen, shown};
 use crate::cli::{as_json, attach, config, ledger, renew, replay, status as status_command, usage, version};
 use crate::config::Config;
 use crate::doctor;

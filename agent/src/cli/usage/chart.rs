@@ -4,7 +4,8 @@ use svg::Document;
 use svg::node::element::{Group, Line, Rectangle, Style, Text, Title};
 
 use super::table::{civil, label, title};
-use crate::cli::words::{Screen, Units};
+use crate::args::Units;
+use crate::cli::words::Screen;
 use crate::usage::{SpanUsage, UsageDocument};
 
 const WIDTH: usize = 960;

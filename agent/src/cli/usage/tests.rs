@@ -1,8 +1,9 @@
 //! Samples of usage, the names of spans, and the chart.
 
 use super::{chart, render};
+use crate::args::Units;
 use crate::cli::tests::golden;
-use crate::cli::words::{Screen, Units};
+use crate::cli::words::Screen;
 use crate::usage::{Running, SCHEMA, SimOfUsage, SimUsage, SpanUsage, Sums, UsageDocument};
 
 const PLAIN: Screen = Screen { width: 100, colour: false, units: Units::Binary };

@@ -8,8 +8,9 @@ use ratatui::style::{Color, Modifier};
 
 use super::obey;
 use super::view::View;
+use crate::args::Units;
 use crate::cli::tests::golden;
-use crate::cli::words::{Screen, Units};
+use crate::cli::words::Screen;
 use crate::local::{KernelStatus, LinkStatus, NextStatus, PackageStatus, Status};
 
 fn link(name: &str, state: &str, passed: u64) -> LinkStatus {

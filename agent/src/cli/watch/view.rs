@@ -8,8 +8,9 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Clear, Paragraph, Sparkline};
 
+use crate::args::Units;
 use crate::cli::status::{next, package, tone, troubles};
-use crate::cli::words::{Screen, Tone, Units, before, time};
+use crate::cli::words::{Screen, Tone, before, time};
 use crate::local::{LinkStatus, Status};
 
 /// Seconds of which the rate is remembered.

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use super::samples::{at, sessions};
 use super::{Hand, birth, fresh, live, record};
+use crate::args::Units;
 use crate::cli::replay::render;
-use crate::cli::words::{Screen, Units};
+use crate::cli::words::Screen;
 use crate::quota::Event;
 use crate::recording::{Birth, Core, End, Parting, Replay, Tally, Verdict, replay};
 
