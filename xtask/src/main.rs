@@ -22,6 +22,7 @@ mod rust_tokens;
 mod setup;
 mod signals;
 mod sim;
+mod simulator;
 mod strip;
 mod system_packages;
 mod test;

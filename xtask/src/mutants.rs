@@ -10,7 +10,7 @@ use anyhow::{Context as _, ensure};
 
 use crate::{
     children::{answer_of, say},
-    sim::{Build, Simulator},
+    simulator::{Build, Simulator},
     workspace::Workspace,
 };
 

@@ -20,6 +20,7 @@ mod storage;
 mod supervisor;
 mod takeover;
 mod tidings;
+mod trend;
 mod unmetered;
 mod usage;
 

@@ -6,9 +6,9 @@ use agent_common::{Counters, Gate, LINK_ETHERNET, LINK_RAW_IP, MODE_BLOCK, MODE_
 use anyhow::{Context, Result};
 use tokio::task::JoinSet;
 
-use super::balance::Trend;
 use super::portals::Portals;
 use super::tidings::ToldEnd;
+use super::trend::Trend;
 use crate::config::Link as LinkConfig;
 use crate::datapath::filters::filters;
 use crate::datapath::{Datapath, throttle_tolerance};
