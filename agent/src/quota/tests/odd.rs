@@ -60,6 +60,21 @@ fn a_top_up_smaller_than_what_was_taken_back_opens_the_gate() {
 }
 
 #[test]
+fn what_was_refused_before_the_gate_was_raised_does_not_use_up_the_last_units() {
+    let mut hand = Hand::active();
+    hand.read(refused(0, 900_000));
+    // What the meter has refused until the gate is raised was not read yet.
+    hand.reading = refused(9_000, 1_000_000);
+    hand.answer(answered(last(200_000)));
+    assert_eq!(hand.state(), State::Final);
+    hand.read(refused(9_000, 1_010_000));
+    assert_eq!(hand.state(), State::Final);
+    // This does not fit into what is left.
+    hand.read(refused(73_000, 1_010_000));
+    assert_eq!(hand.state(), State::Exhausted);
+}
+
+#[test]
 fn what_was_refused_under_the_old_ceiling_does_not_use_up_the_new_one() {
     let mut hand = Hand::active();
     hand.read(refused(9_000, 1_000_000));
