@@ -133,7 +133,7 @@ fn acknowledged(payload: &[u8]) -> Result<()> {
     }
     // Behind the number stands the header of what was asked, then attributes.
     let words = payload.get(20..).and_then(|rest| attribute(rest, ERROR_WORDS).map(text)).unwrap_or_default();
-    Err(Refusal { error: io::Error::from_raw_os_error(-number), words }.into())
+    Err(Refusal { error: io::Error::from_raw_os_error(number.saturating_neg()), words }.into())
 }
 
 /// What a message tells; `None` if it is too short to tell anything.
