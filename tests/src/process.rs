@@ -199,20 +199,18 @@ pub struct Weir {
 impl Weir {
     /// Starts `weir run --config CONFIG ARGS` in `namespace`; what it is to be waited for, the scenario knows.
     pub fn start(namespace: &Namespace, workdir: &Workdir, config: &Path, args: &[&str]) -> Result<Self> {
-        Self::drilled(namespace, workdir, config, args, &[])
+        Self::begin(Self::command(namespace, workdir, config, args)?, workdir)
     }
 
-    /// The same with these orders in its environment (`agent::drill`).
-    pub fn drilled(
-        namespace: &Namespace,
-        workdir: &Workdir,
-        config: &Path,
-        args: &[&str],
-        drills: &[(&str, &str)],
-    ) -> Result<Self> {
+    /// What starts it.
+    pub fn command(namespace: &Namespace, workdir: &Workdir, config: &Path, args: &[&str]) -> Result<Command> {
         let mut command = namespace.command(binary("weir")?);
         command.args(["run", "--config"]).arg(config).args(args).current_dir(workdir.path());
-        command.envs(drills.iter().copied());
+        Ok(command)
+    }
+
+    /// Starts what [`Self::command`] has made.
+    pub fn begin(command: Command, workdir: &Workdir) -> Result<Self> {
         Ok(Self { actor: Actor::start("weir", command, workdir)? })
     }
 }

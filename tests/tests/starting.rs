@@ -78,9 +78,6 @@ const ENOUGH: [libc::c_ulong; 3] = [12, 38, 39];
 
 /// Starts the agent as a root that has these three capabilities and no other.
 fn start_with_few_rights(world: &mut World) -> Result<()> {
-    let mut command = world.topology.gateway.command(binary("weir")?);
-    command.args(["run", "--config"]).arg(&world.config).current_dir(world.workdir.path());
-    command.envs(world.drills().iter().copied());
     let give_up = || {
         for capability in (0..64).filter(|capability| !ENOUGH.contains(capability)) {
             // SAFETY: takes numbers alone. The kernel knows fewer than 64.
@@ -88,10 +85,8 @@ fn start_with_few_rights(world: &mut World) -> Result<()> {
         }
         Ok(())
     };
-    // SAFETY: system calls between fork and exec, made after those of the namespace, which need more rights.
-    unsafe { command.pre_exec(give_up) };
-    world.agent = Some(Weir { actor: Actor::start("weir", command, &world.workdir)? });
-    Ok(())
+    // SAFETY: system calls alone, made after those of the namespace, which need more rights.
+    unsafe { world.start_agent_after(give_up) }
 }
 
 fn meters_with_few_rights(plot: &Plot) -> Result<()> {

@@ -4,7 +4,6 @@ use std::ffi::CString;
 use std::fs;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::eventually::eventually;
@@ -12,6 +11,7 @@ use e2e::scenario::{Books, Plot, SOON, World, chunked, iccid};
 use e2e::stranger::{NEXT, Stranger};
 use e2e::topology::HOST_V4;
 use e2e::traffic::{Datagrams, udp};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 const PLENTY: u64 = 1 << 30;
@@ -169,27 +169,24 @@ fn a_meter_that_cannot_be_read_is_tried_again_after_pauses_that_grow_and_told_on
     let possible = world.workdir.path().join("possible");
     fs::write(&possible, "")?;
     world.start_agent_behind(vec![(possible.clone(), PROCESSORS)])?;
-    let tries = || -> Result<usize> {
-        let log = world.agent.as_ref().context("an agent")?.actor.stderr();
-        Ok(log.lines().filter(|line| line.contains("the meter cannot be read")).count())
-    };
-    eventually("the third try", SOON, || {
-        let tries = tries()?;
-        ensure!(tries >= 3, "{tries} tries");
-        Ok(())
-    })?;
-    // The next is due four seconds after it. Who asks meanwhile makes no new one.
-    for _ in 0..30 {
+    // Whoever asks meanwhile makes no try, and no line in the log.
+    let tries = eventually("four tries", SOON, || {
         says(&world, "the meter could not be attached")?;
-        std::thread::sleep(Duration::from_millis(100));
+        let log = world.agent.as_ref().context("an agent")?.actor.stderr();
+        let lines = log.lines().filter(|line| line.contains("the meter cannot be read"));
+        let times = lines.map(|line| Ok(line.split(' ').next().unwrap_or_default().parse()?));
+        let tries: Vec<Timestamp> = times.collect::<Result<_>>()?;
+        ensure!(tries.len() >= 4, "{tries:?}");
+        Ok(tries)
+    })?;
+    for (pair, least) in tries.windows(2).zip([1, 2, 4]) {
+        let pause = pair[1].duration_since(pair[0]);
+        ensure!(pause >= SignedDuration::from_secs(least), "{pause} instead of {least} s: {tries:?}");
     }
-    let tries = tries()?;
-    ensure!(tries <= 4, "{tries} tries");
 
     fs::copy(PROCESSORS, &possible)?;
     world.reaches(0, &["active"])?;
     send(&world, 10)?;
-
     let passed = world.passed(0)?;
     world.stop_agent()?;
     world.account(0)?.is_settled()?;

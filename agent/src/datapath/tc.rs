@@ -165,3 +165,16 @@ fn text(octets: &[u8]) -> String {
     let octets = octets.split(|octet| *octet == 0).next().unwrap_or_default();
     String::from_utf8_lossy(octets).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_number_of_an_error_breaks_the_reading_of_it() {
+        for number in [i32::MIN, -2, 2, i32::MAX] {
+            acknowledged(&number.to_ne_bytes()).unwrap_err();
+        }
+        acknowledged(&[0; 4]).unwrap();
+    }
+}

@@ -367,6 +367,8 @@ impl Quota {
 
     fn take_reading(&mut self, reading: Reading, now: BootInstant) {
         let moved = self.reading.is_none_or(|(before, _)| before.passed != reading.passed);
+        // A gate that has just been raised is about to be used.
+        let is_busy = moved || self.sessions.iter().any(|session| session.is_live() && session.is_raised());
         self.reading = Some((reading, now));
         let mut out = Vec::new();
         for session in self.sessions.iter_mut().filter(|session| session.is_live()) {
@@ -382,7 +384,7 @@ impl Quota {
         if self.reserve.is_none_or(|(_, since)| period_over(since)) {
             self.reserve = Some((reading.control.total(), now));
         }
-        self.read_at = now.plus(if moved { self.busy_pause(now) } else { READ_IDLE });
+        self.read_at = now.plus(if is_busy { self.busy_pause(now) } else { READ_IDLE });
     }
 
     /// How long the meter of a busy link may go unread: until the threshold, or half the slice, is reached at the present rate, a
@@ -578,11 +580,13 @@ impl Quota {
                 refusals,
             },
         );
+        let raised = setting.ceiling > self.gate.as_ref().map_or(Octets::ZERO, |before| before.ceiling);
         if self.gate.as_ref() != Some(&setting) {
             self.gate = Some(setting.clone());
             self.queue.push_back(Command::SetGate(setting));
         }
-        if self.sessions.iter_mut().find(|session| session.is_live()).is_some_and(Session::gate_is_set) {
+        let live = self.sessions.iter_mut().find(|session| session.is_live());
+        if live.is_some_and(|session| session.gate_is_set(raised)) {
             self.queue.push_back(Command::Read);
         }
     }

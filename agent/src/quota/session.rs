@@ -88,7 +88,7 @@ pub(super) struct Session {
     reauthorise: bool,
     /// Set when a packet was refused although the grant was not used up: it did not fit.
     refused_lately: bool,
-    /// Until the reading that follows the rise of the ceiling: what was refused before that was refused under the old one.
+    /// Until the reading that follows a raised gate: what was refused before that did not fit under the lower one.
     raised: bool,
     /// Answers in a row that brought next to nothing.
     scanty: u32,
@@ -345,9 +345,8 @@ impl Session {
         self.passed = reading.passed;
         self.throttled = reading.throttled;
         let refused = reading.refused.total();
-        let by_the_grant = self.is_refused_by_the_grant(refused > self.refused);
-        let under_the_old_one = std::mem::take(&mut self.raised);
-        self.refused_lately = by_the_grant && !under_the_old_one;
+        let since_raised = !std::mem::take(&mut self.raised);
+        self.refused_lately = self.is_refused_by_the_grant(refused > self.refused && since_raised);
         self.refused = refused;
         self.last_reading = now;
         self.foresight.read(moved, now);
@@ -542,9 +541,8 @@ impl Session {
         let pause = self.pause_after(little || brief);
         self.ask_not_before = if leaves_room { now.plus(pause) } else { now.plus(pause.max(ASK_AGAIN)) };
         if self.grant.as_ref().is_none_or(|before| grant.ceiling > before.ceiling) {
-            // It was refused under the ceiling before, and so is what comes until the gate is set.
+            // It was refused under the ceiling before.
             self.refused_lately = false;
-            self.raised = true;
         }
         if let Some(action) = grant.final_unit {
             self.last_words = (action, grant.exceptions.clone());

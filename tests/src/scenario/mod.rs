@@ -5,10 +5,11 @@ mod books;
 mod plot;
 
 use std::fs;
+use std::io;
 use std::net::SocketAddr;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
-use std::process::Output;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use agent::datapath::{Datapath, Pins};
@@ -26,7 +27,7 @@ use crate::bpffs::Workdir;
 use crate::clock::Deadline;
 use crate::eventually::eventually;
 use crate::http::Client;
-use crate::process::{Actor, Weir, WeirServer, binary};
+use crate::process::{Weir, WeirServer, binary};
 use crate::topology::{HOST_V4, Topology};
 use crate::traffic::{Datagrams, Flow, udp};
 
@@ -131,24 +132,15 @@ impl World {
 
     /// The same with these orders in its environment: drills, as `agent::drill` tells them.
     pub fn start_agent_with(&mut self, args: &[&str], drills: &[(&str, &str)]) -> Result<()> {
-        ensure!(self.agent.is_none(), "one agent at a time");
-        let wall = self.wall_shift();
-        let wall = wall.to_str().context("the workdir's name is no text")?;
-        let always = self.drills.iter().copied().chain([("WEIR_DRILL_CLOCK", wall)]);
-        let drills: Vec<_> = drills.iter().copied().chain(always).collect();
-        self.agent = Some(Weir::drilled(&self.topology.gateway, &self.workdir, &self.config, args, &drills)?);
-        Ok(())
+        let command = self.agent_command(args, drills)?;
+        self.begin_agent(command)
     }
 
-    /// The same in a mount namespace of its own, where these files lie over those of the machine.
+    /// Starts the agent in a mount namespace of its own, where these files lie over those of the machine.
     ///
     /// # Errors
     /// When it cannot be started; what cannot be mounted is such a reason.
     pub fn start_agent_behind(&mut self, files: Vec<(PathBuf, &'static str)>) -> Result<()> {
-        ensure!(self.agent.is_none(), "one agent at a time");
-        let mut command = self.topology.gateway.command(binary("weir")?);
-        command.args(["run", "--config"]).arg(&self.config).current_dir(self.workdir.path());
-        command.envs(self.drills().iter().copied());
         let alone = move || {
             unshare(CloneFlags::CLONE_NEWNS)?;
             mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
@@ -157,9 +149,35 @@ impl World {
             }
             Ok(())
         };
-        // SAFETY: between fork and exec only system calls are made; short paths are not allocated.
-        unsafe { command.pre_exec(alone) };
-        self.agent = Some(Weir { actor: Actor::start("weir", command, &self.workdir)? });
+        // SAFETY: system calls alone; short paths are not allocated.
+        unsafe { self.start_agent_after(alone) }
+    }
+
+    /// Starts the agent in a process that does this first, on the gateway already.
+    ///
+    /// # Safety
+    /// Between fork and exec: it may make system calls, and must not allocate or lock (see `CommandExt::pre_exec`).
+    pub unsafe fn start_agent_after(
+        &mut self,
+        first: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+    ) -> Result<()> {
+        let mut command = self.agent_command(&[], &[])?;
+        // SAFETY: the caller's promise.
+        unsafe { command.pre_exec(first) };
+        self.begin_agent(command)
+    }
+
+    fn agent_command(&self, args: &[&str], drills: &[(&str, &str)]) -> Result<Command> {
+        let wall = self.wall_shift();
+        let wall = wall.to_str().context("the workdir's name is no text")?;
+        let mut command = Weir::command(&self.topology.gateway, &self.workdir, &self.config, args)?;
+        command.envs(drills.iter().copied()).envs(self.drills.iter().copied()).env("WEIR_DRILL_CLOCK", wall);
+        Ok(command)
+    }
+
+    fn begin_agent(&mut self, command: Command) -> Result<()> {
+        ensure!(self.agent.is_none(), "one agent at a time");
+        self.agent = Some(Weir::begin(command, &self.workdir)?);
         Ok(())
     }
 
@@ -314,7 +332,7 @@ impl World {
 
     /// The same in an environment with these variables.
     pub fn weir_status_in(&self, args: &[&str], variables: &[(&str, &str)]) -> Result<Output> {
-        let mut command = std::process::Command::new(binary("weir")?);
+        let mut command = Command::new(binary("weir")?);
         command.envs(variables.iter().copied());
         command.args(["status", "--socket"]).arg(self.workdir.path().join("weir.sock")).args(args);
         command.output().context("run weir status")
@@ -330,7 +348,7 @@ impl World {
 
     /// Runs `weir replay ARGS` where the agent's files are.
     pub fn weir_replay(&self, args: &[&str]) -> Result<Output> {
-        let mut command = std::process::Command::new(binary("weir")?);
+        let mut command = Command::new(binary("weir")?);
         command.arg("replay").args(args).current_dir(self.workdir.path()).output().context("run weir replay")
     }
 

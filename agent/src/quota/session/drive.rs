@@ -149,6 +149,24 @@ impl Session {
         Some(self.exhausted.map_or(granted, |exhausted| granted.min(exhausted.ceiling)))
     }
 
+    /// The gate is set, `raised` if it lets more pass than before. True when a reading is needed before that can be relied on: the
+    /// counters tell how much was refused and not when, and a narrower slice holds for what is read from here on.
+    pub(in crate::quota) fn gate_is_set(&mut self, raised: bool) -> bool {
+        // What a slice has no room for does not use up the grant.
+        let raised = raised && self.slice_ends().is_none();
+        if raised {
+            self.raised = true;
+            self.refused_lately = false;
+        }
+        let narrowed = self.narrows_slice();
+        raised || narrowed
+    }
+
+    /// Until the reading that follows a raised gate.
+    pub(in crate::quota) const fn is_raised(&self) -> bool {
+        self.raised
+    }
+
     /// The state of the table in docs/architecture.md.
     pub(in crate::quota) fn state(&self, now: BootInstant) -> State {
         if self.closing.is_some() {

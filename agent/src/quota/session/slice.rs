@@ -75,12 +75,11 @@ impl Session {
         self.slice.due = false;
     }
 
-    /// The gate is set. True when a reading is needed before that can be relied on: it is so by a narrower slice than is recorded, or
-    /// what was refused under a lower ceiling has to be told from what is refused from here on.
-    pub(in crate::quota) fn gate_is_set(&mut self) -> bool {
+    /// The gate is set. True when it is so, for the first time, by a narrower slice than is recorded.
+    pub(super) fn narrows_slice(&mut self) -> bool {
         let newly = self.is_slice_narrower() && !self.slice.narrowed && !self.slice.due;
         self.slice.narrowed |= newly;
-        newly || self.raised
+        newly
     }
 
     fn is_slice_narrower(&self) -> bool {

@@ -75,6 +75,33 @@ fn what_was_refused_before_the_gate_was_raised_does_not_use_up_the_last_units() 
 }
 
 #[test]
+fn a_gate_that_was_raised_over_a_stalled_flow_is_not_taken_for_one_at_rest() {
+    let mut hand = Hand::active();
+    hand.read(passed(1_000_000));
+    hand.answer(answered(granted(500_000)));
+    let next = hand.quota.poll_timeout().expect("a timer").since(hand.now);
+    assert!(next <= Duration::from_secs(1), "the flow goes on: {next:?}");
+}
+
+#[test]
+fn what_was_refused_during_the_least_dwell_does_not_use_up_what_was_held_back() {
+    let mut hand = Hand::new();
+    hand.usable(terms());
+    hand.answer(answered(last(500_000)));
+    hand.read(passed(500_000));
+    hand.answer(answered(last(100_000)));
+    hand.read(refused(9_000, 500_000));
+    assert_eq!(hand.state(), State::Exhausted, "the gate opens after the dwell");
+    hand.reading = refused(20_000, 500_000);
+    hand.wait(6_000);
+    assert_eq!(hand.state(), State::Final);
+    hand.read(refused(20_000, 510_000));
+    assert_eq!(hand.state(), State::Final);
+    hand.read(refused(90_000, 510_000));
+    assert_eq!(hand.state(), State::Exhausted, "a packet that does not fit");
+}
+
+#[test]
 fn what_was_refused_under_the_old_ceiling_does_not_use_up_the_new_one() {
     let mut hand = Hand::active();
     hand.read(refused(9_000, 1_000_000));
