@@ -1,10 +1,12 @@
 //! The world of every scenario: `client — gateway — internet`, with one or two uplinks between the latter.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use crate::Direction;
 use crate::capture::{Capture, Classifier, End};
 use crate::modem::{Driver, Modem};
 use crate::netns::Namespace;
@@ -377,11 +379,22 @@ impl Topology {
         ))
     }
 
-    /// Packets that the devices of an uplink have lost behind the sender's meter and before the receiver's: where this is not 0, the two
-    /// ends rightly differ. (A veth queue holds 256 packets when GRO is on.)
+    /// Packets that the devices of an uplink have lost behind the sender's meter and before the receiver's, or more: where this is not 0, the
+    /// two ends rightly differ. (A veth queue holds 256 packets when GRO is on.)
     pub fn lost(&self, index: usize) -> Result<u64> {
+        Ok(self.lost_to(index, Direction::Uplink)?.end() + self.lost_to(index, Direction::Downlink)?.end())
+    }
+
+    /// How many packets the devices of an uplink have lost in a direction. It is a range, because what finds no room in the receiving
+    /// processor's backlog is told by both ends of a veth pair, what finds none in the pair's own queue by the sender alone.
+    pub fn lost_to(&self, index: usize, direction: Direction) -> Result<RangeInclusive<u64>> {
         let uplink = self.uplink(index)?;
-        Ok(dropped(&self.gateway, &uplink.near)? + dropped(&self.internet, &uplink.far)?)
+        let (near, far) = (dropped(&self.gateway, &uplink.near)?, dropped(&self.internet, &uplink.far)?);
+        let (sent, received) = match direction {
+            Direction::Uplink => (near.sent, far.received),
+            Direction::Downlink => (far.sent, near.received),
+        };
+        Ok(sent.max(received)..=sent + received)
     }
 
     /// Packets that the far end's device of an uplink has received, by its own counter.
@@ -451,15 +464,20 @@ impl Uplink {
     }
 }
 
-/// What an interface has dropped, both ways, by its own counters.
-fn dropped(namespace: &Namespace, interface: &str) -> Result<u64> {
+/// Packets that an interface has dropped, by its own counters.
+struct Dropped {
+    /// Instead of sending them.
+    sent: u64,
+    /// Instead of receiving them.
+    received: u64,
+}
+
+fn dropped(namespace: &Namespace, interface: &str) -> Result<Dropped> {
     let text = namespace.ip(&format!("-json -statistics link show dev {interface}"))?;
     let links: serde_json::Value = serde_json::from_str(&text).with_context(|| text.clone())?;
-    let figure = |way: &str| links[0]["stats64"][way]["dropped"].as_u64();
-    figure("rx")
-        .zip(figure("tx"))
-        .map(|(received, sent)| received + sent)
-        .with_context(|| format!("no figures in {text}"))
+    let figure =
+        |way: &str| links[0]["stats64"][way]["dropped"].as_u64().with_context(|| format!("no figures in {text}"));
+    Ok(Dropped { sent: figure("tx")?, received: figure("rx")? })
 }
 
 /// A locally administered address: which pair, which end.
