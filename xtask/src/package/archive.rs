@@ -20,10 +20,11 @@ use crate::{
 const STATIC: &str = "-Ctarget-feature=+crt-static";
 
 /// What lies in it beside the binary, and under which name.
-const BESIDE: [(&str, &str); 5] = [
+const BESIDE: [(&str, &str); 6] = [
     ("docs/weir.sample.toml", "weir.sample.toml"),
     ("packaging/openwrt/weir.init", "weir.init"),
     ("docs/operations.md", "operations.md"),
+    ("docs/commands.md", "commands.md"),
     ("LICENSE-APACHE", "LICENSE-APACHE"),
     ("LICENSE-MIT", "LICENSE-MIT"),
 ];
