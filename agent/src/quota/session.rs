@@ -505,7 +505,7 @@ impl Session {
     fn make_grant(&self, granted: &GrantedUnit, reported: Octets, now: BootInstant) -> Grant {
         let half = granted.octets.scaled(1, 2);
         let own = granted.octets.scaled(1, 5).max(self.foresight.needed()).max(PACKET).min(half);
-        Grant {
+        let mut grant = Grant {
             ceiling: reported.saturating_add(granted.octets),
             octets: granted.octets,
             threshold: granted.volume_quota_threshold.map_or(own, |theirs| theirs.min(half)),
@@ -514,12 +514,18 @@ impl Session {
             final_unit: granted.final_unit,
             exceptions: granted.exceptions.clone(),
             result: granted.result,
+        };
+        if grant.final_unit.is_none() && brings_nothing(&grant) {
+            // Nothing more, and not a word of what becomes of the link: what was said last holds, over a restart as well.
+            let (action, exceptions) = self.last_words.clone();
+            (grant.final_unit, grant.exceptions) = (Some(action), exceptions);
         }
+        grant
     }
 
     fn apply(&mut self, grant: Grant, requested: Option<Octets>, now: BootInstant) {
         self.grace = None;
-        if grant.octets.is_zero() || grant.result != ResultCode::Success {
+        if brings_nothing(&grant) {
             match &mut self.exhausted {
                 // What was left of the last units is taken back: from here on, whatever is granted is more.
                 Some(exhausted) => exhausted.ceiling = exhausted.ceiling.min(grant.ceiling),
@@ -595,6 +601,11 @@ impl Exhausted {
         self.poll_at = now.plus(jitter.between(bound / 2, bound));
         self.polls = self.polls.saturating_add(1);
     }
+}
+
+/// The package is used up, or the server refuses.
+fn brings_nothing(grant: &Grant) -> bool {
+    grant.octets.is_zero() || grant.result != ResultCode::Success
 }
 
 fn send_command(session: ChargingId, outbox: &Outbox) -> Command {

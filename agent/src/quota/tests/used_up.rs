@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use super::hand::{
-    Hand, acknowledged, answered, gate, granted, kinds, last, nothing, passed, sealed, sim, terms, unanswered,
+    Hand, acknowledged, answered, at, epoch, gate, granted, kinds, last, nothing, passed, sealed, sim, terms,
+    unanswered,
 };
 use crate::quota::{
-    Command, Event, Exceptions, FinalUnitAction, GateMode, GrantedUnit, LocalFilters, Outcome, PortalHost,
-    QuotaManagement, Reading, Record, Refusals, ResultCode, State, Terms, WhenUsedUp, rules,
+    Command, Event, Exceptions, FinalUnitAction, GateMode, Grant, GrantedUnit, LocalFilters, Outcome, PortalHost,
+    Quota, QuotaManagement, Reading, Record, Refusals, ResultCode, SessionOpening, State, StoredSession, Terms,
+    WhenUsedUp, rules,
 };
-use crate::units::{OctetRate, Octets, UsedUnit};
+use crate::units::{InvocationSequenceNumber, OctetRate, Octets, SessionRef, UsedUnit};
 
 const OUT: &str = "permit in 6 from any to 192.0.2.10 443";
 const BACK: &str = "permit out 6 from 192.0.2.10 443 to any";
@@ -238,6 +240,60 @@ fn a_top_up_ends_each_action_once_and_after_the_least_dwell() {
         let opened = gate(&commands).expect("a gate");
         assert_eq!((opened.ceiling, opened.mode), (Octets::new(51_000), GateMode::Block), "{before:?}");
         assert!(gate(&hand.wait(2_000)).is_none(), "{before:?}: no flapping");
+    }
+}
+
+fn recorded_grant(commands: &[Command]) -> Option<Grant> {
+    commands.iter().rev().find_map(|command| match command {
+        Command::Record(Record::MessageAcknowledged { grant, .. }) => grant.clone(),
+        _ => None,
+    })
+}
+
+/// The same link after a restart of the agent: its only session has this grant, and has used 1,000 octets.
+fn restarted(before: &Hand, grant: Grant) -> (Hand, Vec<Command>) {
+    let session = before.quota.overview(before.now).session.expect("a session");
+    let terms = before.quota.usable.as_ref().expect("a link in use").terms.clone();
+    let opening = SessionOpening {
+        session,
+        subscriber: sim(1),
+        epoch: epoch(1),
+        base: UsedUnit::ZERO,
+        base_throttled: UsedUnit::ZERO,
+        opened_at: at(0),
+    };
+    let used = UsedUnit::new(1_000, 0);
+    let stored = StoredSession {
+        session_ref: Some(SessionRef::new("ref-1")),
+        next_message: InvocationSequenceNumber::new(9),
+        highest_ceiling: Octets::new(1_000),
+        checkpoint: Some((used, UsedUnit::ZERO)),
+        closed: used,
+        reported: used.total(),
+        grant: Some(grant),
+        ..StoredSession::opened(opening)
+    };
+    let mut hand = Hand::new();
+    hand.now = before.now;
+    hand.reading = before.reading;
+    let meter = (epoch(1), before.reading);
+    hand.quota = Quota::restore(vec![stored], &terms, Some(&meter), 7, hand.now);
+    let commands = hand.usable(terms);
+    (hand, commands)
+}
+
+#[test]
+fn a_restart_keeps_each_action_where_the_last_answer_said_nothing_of_the_end() {
+    for result in [ResultCode::QuotaLimitReached, ResultCode::Success] {
+        for (mut hand, before) in each_used_up() {
+            let silent = GrantedUnit { result, final_unit: None, ..nothing() };
+            let commands = hand.answer(answered(silent));
+            assert_eq!(mode(&commands).unwrap_or_else(|| before.clone()), before, "no word is no other word");
+            let grant = recorded_grant(&commands).expect("the answer is recorded");
+            let (hand, commands) = restarted(&hand, grant);
+            assert_eq!(mode(&commands).as_ref(), Some(&before), "{result:?}");
+            assert_eq!((hand.state(), gate_of(&hand)), (State::Exhausted, Some(before)), "{result:?}");
+        }
     }
 }
 
