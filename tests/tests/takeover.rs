@@ -47,6 +47,9 @@ fn is_two_sessions(world: &mut World, books: Books) -> Result<()> {
     only_meter(world)?;
     let account = world.settles_to_the_octet(books)?;
     ensure!(account.sessions.len() == 2, "{account:?}");
+    let ledger = rusqlite::Connection::open(world.workdir.path().join("ledger.db"))?;
+    let uncertain: i64 = ledger.query_row("SELECT count(uncertain) FROM session", [], |row| row.get(0))?;
+    ensure!(uncertain == 0, "a meter that was read to its end leaves no rest");
     Ok(())
 }
 

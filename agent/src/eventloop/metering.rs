@@ -229,15 +229,18 @@ impl Agent {
         }
         let label = station.label().to_owned();
         let epoch_id = station.datapath.as_ref().map(Datapath::epoch_id);
-        if let Err(error) = retire_without_link(&self.config.pin_root, &label) {
+        let taken_off = retire_without_link(&self.config.pin_root, &label);
+        if let Err(error) = &taken_off {
             tracing::warn!(link = label, "its meter could not be taken off: {error:#}");
         }
         // The maps live as long as they are open, and nobody writes to them any more.
-        if let Some(reading) = self.reading(index) {
+        let last = self.reading(index);
+        if let Some(reading) = last {
             self.tell(index, Event::Reading(reading))?;
         }
         self.stations[index].put_down(on);
-        self.tell(index, Event::MeterLost)?;
+        let is_read_to_its_end = last.is_some() && taken_off.is_ok();
+        self.tell(index, if is_read_to_its_end { Event::MeterRetired } else { Event::MeterLost })?;
         epoch_id.map_or(Ok(()), |epoch_id| self.forget_epoch(epoch_id))
     }
 }

@@ -146,7 +146,8 @@ impl Agent {
         let last = (epoch, reading(&meter.counters));
         let core = self.core(PAST_SESSIONS, sessions, self.default_terms(), Some(last))?;
         self.stations.push(Station::new(None, None, core));
-        self.tell(self.stations.len() - 1, Event::MeterLost)
+        // The core has taken this reading, and it was the last.
+        self.tell(self.stations.len() - 1, Event::MeterRetired)
     }
 
     /// The usage of this epoch is recorded: its counters may go, if they were kept.

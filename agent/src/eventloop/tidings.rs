@@ -18,6 +18,7 @@ pub(super) fn of_event(event: &Event) -> Option<Tidings> {
         Event::Abort(_) => Some(Tidings::new(Kind::Warning, "the server has ordered the session ended")),
         Event::Answer { outcome, .. } => of_outcome(outcome),
         Event::Settle => Some(Tidings::new(Kind::Notice, "the agent is stopping: settling")),
+        Event::MeterRetired => Some(Tidings::new(Kind::LinkDown, "its meter was taken off and read to its end")),
         Event::Reading(_) | Event::Hint | Event::Named(_) | Event::RouteUp | Event::Pause => None,
     }
 }

@@ -23,6 +23,8 @@ pub enum Event {
     Gone,
     /// The meter cannot be read any more; the last reading stands.
     MeterLost,
+    /// The meter was taken off and then read to its end, which [`Event::Reading`] has told: nothing is uncertain.
+    MeterRetired,
     /// The meter was read.
     Reading(Reading),
     /// The kernel hinted that the threshold was passed or a packet refused.

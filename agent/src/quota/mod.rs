@@ -173,12 +173,8 @@ impl Quota {
                 self.resting = None;
                 self.close_all(Trigger::Final, now);
             }
-            Event::MeterLost => {
-                self.resting = None;
-                self.reserve = None;
-                self.meter = None;
-                self.each(|session, out| session.lose_meter(now, out));
-            }
+            Event::MeterLost => self.put_meter_down(|session, out| session.lose_meter(now, out)),
+            Event::MeterRetired => self.put_meter_down(|session, out| session.freeze(now, out)),
             Event::Reading(reading) => self.take_reading(reading, now),
             Event::Hint => self.queue.push_back(Command::Read),
             Event::Answer { key, attempt, outcome } => self.take_answer(key, attempt, outcome, now),
@@ -317,6 +313,13 @@ impl Quota {
             self.resting = None;
         }
         self.take_reading(reading, now);
+    }
+
+    fn put_meter_down(&mut self, end: impl FnMut(&mut Session, &mut Vec<Command>)) {
+        self.resting = None;
+        self.reserve = None;
+        self.meter = None;
+        self.each(end);
     }
 
     fn become_usable(&mut self, usable: Usable, now: BootInstant) {

@@ -115,6 +115,7 @@ enum EventDefinition {
     Usable(Usable),
     Gone,
     MeterLost,
+    MeterRetired,
     Reading(Reading),
     Hint,
     Answer { key: MessageKey, attempt: u32, outcome: Outcome },

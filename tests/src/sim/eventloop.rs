@@ -247,10 +247,14 @@ impl World {
             self.tell(link, last)?;
         }
         let id = self.links[link].pinned;
+        let gone = before.filter(|before| Some(*before) != id);
+        // Some make way for another meter, and some are taken off before there is one: with a link that has another's name now.
+        if gone.is_some_and(|gone| gone.is_multiple_of(2) && self.kernel.meters[gone].end.is_none()) {
+            self.tell(link, Event::MeterRetired)?;
+        }
         if let Some(station) = self.station(link) {
             (station.meter, station.pending) = (id, false);
         }
-        let gone = before.filter(|before| Some(*before) != id);
         if let Some(gone) = gone {
             self.lose_meter(gone);
         }

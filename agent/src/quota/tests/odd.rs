@@ -10,7 +10,7 @@ use crate::quota::{
     Command, Event, GrantedUnit, Operation, Quota, Reading, Record, SessionOpening, State, StoredSession, Trigger,
     Usable,
 };
-use crate::units::{ChargingId, Octets, SessionRef, UsedUnit};
+use crate::units::{ChargingId, Epoch, InvocationSequenceNumber, Octets, SessionRef, UsedUnit};
 
 fn refused(octets: u64, passed_octets: u64) -> Reading {
     Reading { refused: UsedUnit::new(octets, 0), ..passed(passed_octets) }
@@ -171,6 +171,44 @@ fn no_session_is_opened_on_a_meter_that_is_lost() {
 }
 
 #[test]
+fn nothing_is_uncertain_of_a_meter_that_was_read_to_its_end() {
+    let mut hand = Hand::active();
+    hand.read(passed(300_000));
+    let commands = hand.tell(Event::MeterRetired);
+    assert_eq!(kinds(&commands), ["closing", "container", "settled", "sealed", "send"]);
+    hand.answer(acknowledged());
+    assert!(hand.quota.is_settled());
+    assert!(opening(&hand.wait(600_000)).is_none(), "there is no meter for another session");
+}
+
+#[test]
+fn a_retired_meter_of_an_earlier_run_is_billed_to_its_end_and_nothing_is_uncertain() {
+    let stored = StoredSession {
+        session_ref: Some(SessionRef::new("ref-9")),
+        next_message: InvocationSequenceNumber::new(1),
+        checkpoint: Some((UsedUnit::new(100, 0), UsedUnit::ZERO)),
+        highest_ceiling: Octets::new(1_000_000),
+        ..StoredSession::opened(opened_on(epoch(1)))
+    };
+    let mut hand = Hand::new();
+    hand.quota = Quota::restore(vec![stored], &terms(), Some(&(epoch(1), passed(400))), 7, at(0));
+    let commands = hand.tell(Event::MeterRetired);
+    assert!(!kinds(&commands).contains(&"uncertain"), "{:?}", kinds(&commands));
+    assert_eq!((sealed(&commands).operation, sealed(&commands).reported), (Operation::Release, Octets::new(400)));
+}
+
+fn opened_on(epoch: Epoch) -> SessionOpening {
+    SessionOpening {
+        session: ChargingId::new(9),
+        subscriber: sim(1),
+        epoch,
+        base: UsedUnit::ZERO,
+        base_throttled: UsedUnit::ZERO,
+        opened_at: at(0),
+    }
+}
+
+#[test]
 fn a_session_bears_the_epoch_of_the_meter_that_counts_it() {
     let mut hand = Hand::active();
     hand.reading = passed(77);
@@ -181,14 +219,7 @@ fn a_session_bears_the_epoch_of_the_meter_that_counts_it() {
 
 #[test]
 fn an_agent_that_stops_before_it_has_taken_over_its_meters_shuts_their_gates_all_the_same() {
-    let mut stored = StoredSession::opened(SessionOpening {
-        session: ChargingId::new(9),
-        subscriber: sim(1),
-        epoch: epoch(1),
-        base: UsedUnit::ZERO,
-        base_throttled: UsedUnit::ZERO,
-        opened_at: at(0),
-    });
+    let mut stored = StoredSession::opened(opened_on(epoch(1)));
     stored.session_ref = Some(SessionRef::new("ref-9"));
     let meter = (epoch(1), passed(400));
     let mut hand = Hand::new();

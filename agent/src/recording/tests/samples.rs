@@ -109,6 +109,7 @@ const fn number_of_event(event: &Event) -> usize {
         Event::Settle => 11,
         Event::Pause => 12,
         Event::Renew => 13,
+        Event::MeterRetired => 14,
     }
 }
 
@@ -236,6 +237,7 @@ pub(super) fn events() -> Vec<Event> {
         Event::Metered { epoch: epoch(), reading: Reading::default(), control_reserve: Octets::MAX },
         Event::Gone,
         Event::MeterLost,
+        Event::MeterRetired,
         Event::Reading(reading(u64::MAX)),
         Event::Hint,
         Event::Named(ChargingId::new(u32::MAX)),
