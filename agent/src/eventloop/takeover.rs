@@ -113,19 +113,23 @@ impl Agent {
         Epoch { boot: self.boot.clone(), generation: Generation::new(epoch_id) }
     }
 
+    /// The epochs of the meters that are pinned.
+    pub(super) fn pinned_epochs(&self) -> Vec<Epoch> {
+        let open = |name: String| Datapath::open(&self.config.pin_root, &name).ok();
+        let pinned = Pins::names(&self.config.pin_root).into_iter().filter_map(open);
+        pinned.map(|meter| self.epoch_of(meter.epoch_id())).collect()
+    }
+
     /// Gives the sessions of retired meters their last reading, records it, and forgets those meters.
     pub(super) fn settle_retired(&mut self, stored: &mut Vec<StoredSession>) -> Result<()> {
-        let pin_root = &self.config.pin_root;
-        let open = |name: String| Datapath::open(pin_root, &name).ok();
-        let present: BTreeSet<u32> =
-            Pins::names(pin_root).into_iter().filter_map(open).map(|meter| meter.epoch_id()).collect();
-        for meter in retired(pin_root) {
-            if present.contains(&meter.epoch_id) {
+        let present = self.pinned_epochs();
+        for meter in retired(&self.config.pin_root) {
+            let epoch = self.epoch_of(meter.epoch_id);
+            if present.contains(&epoch) {
                 // Whoever was about to retire it died before it was taken off: it counts on, and its session goes on.
                 meter.forget()?;
                 continue;
             }
-            let epoch = self.epoch_of(meter.epoch_id);
             let (own, others) = std::mem::take(stored).into_iter().partition(|session| session.opening.epoch == epoch);
             *stored = others;
             self.settle_meter(own, epoch, &meter)?;

@@ -80,8 +80,12 @@ impl World {
     fn restore(&mut self, station: usize, meter: Option<MeterId>, stored: &mut Vec<StoredSession>) -> Quota {
         let meter = meter.map(|id| (self.kernel.meters[id].epoch.clone(), self.read_meter(id)));
         let is_past = station == self.links.len();
+        let payer = self.links.get(station).and_then(|link| link.sim).map(subscriber);
+        let mut pinned = self.links.iter().filter_map(|link| link.pinned).map(|id| &self.kernel.meters[id].epoch);
         let belongs = |session: &StoredSession| {
-            is_past || meter.as_ref().is_some_and(|(epoch, _)| *epoch == session.opening.epoch)
+            let counts = meter.as_ref().is_some_and(|(epoch, _)| *epoch == session.opening.epoch);
+            let is_lost = session.orphaned && payer.as_ref() == Some(&session.opening.subscriber);
+            is_past || counts || (is_lost && !pinned.any(|epoch| *epoch == session.opening.epoch))
         };
         let (own, others) = std::mem::take(stored).into_iter().partition(belongs);
         *stored = others;
@@ -298,8 +302,7 @@ impl World {
         }
         let (epoch, terms) = (self.kernel.meters[id].epoch.clone(), self.terms(sim));
         self.tell(link, Event::Usable(Usable { subscriber: subscriber(sim), epoch, terms, reading }))?;
-        let others = (0..=self.links.len()).filter(|other| *other != link && before.is_none());
-        others.collect::<Vec<_>>().into_iter().try_for_each(|other| self.tell(other, Event::RouteUp))
+        if before.is_none() { self.tell_all(&Event::RouteUp) } else { Ok(()) }
     }
 
     /// The agent stops but for its sessions: last readings are committed.

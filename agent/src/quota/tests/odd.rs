@@ -10,7 +10,7 @@ use crate::quota::{
     Command, Event, GrantedUnit, Operation, Quota, Reading, Record, SessionOpening, State, StoredSession, Trigger,
     Usable,
 };
-use crate::units::{ChargingId, Epoch, InvocationSequenceNumber, Octets, SessionRef, UsedUnit};
+use crate::units::{ChargingId, Epoch, InvocationSequenceNumber, LocalSequenceNumber, Octets, SessionRef, UsedUnit};
 
 fn refused(octets: u64, passed_octets: u64) -> Reading {
     Reading { refused: UsedUnit::new(octets, 0), ..passed(passed_octets) }
@@ -206,6 +206,42 @@ fn opened_on(epoch: Epoch) -> SessionOpening {
         base_throttled: UsedUnit::ZERO,
         opened_at: at(0),
     }
+}
+
+#[test]
+fn what_the_server_has_lost_before_a_power_cut_is_booked_before_the_new_meter_is_granted_anything() {
+    let used = UsedUnit::new(8_000_000, 0);
+    let stored = StoredSession {
+        session_ref: Some(SessionRef::new("ref-9")),
+        next_message: InvocationSequenceNumber::new(1),
+        next_container: LocalSequenceNumber::new(2),
+        checkpoint: Some((used, UsedUnit::ZERO)),
+        closed: used,
+        pending: vec![used.total()],
+        orphaned: true,
+        closing: Some(Trigger::AbnormalRelease),
+        settled: true,
+        ..StoredSession::opened(opened_on(epoch(1)))
+    };
+    let mut hand = Hand::new();
+    hand.quota = Quota::restore(vec![stored], &terms(), Some(&(epoch(2), passed(500))), 7, at(0));
+    hand.reading = passed(700);
+    let mut commands = hand.tell(metered(2, hand.reading));
+    let usable = Usable { subscriber: sim(1), epoch: epoch(2), terms: terms(), reading: hand.reading };
+    commands.extend(hand.tell(Event::Usable(usable)));
+    assert!(opening(&commands).is_none(), "what is to be booked may be part of what would be granted");
+    let message = sealed(&commands);
+    let only = (Operation::Event, Octets::new(8_000_000), vec![LocalSequenceNumber::new(1)]);
+    assert_eq!((message.operation, message.reported, message.containers.clone()), only);
+    let commands = hand.read(passed(900));
+    assert!(opening(&commands).is_none() && !kinds(&commands).contains(&"container"), "{:?}", kinds(&commands));
+    let commands = hand.answer(acknowledged());
+    let opening = opening(&commands).expect("now units are asked for");
+    assert_eq!(
+        (&opening.epoch, opening.base),
+        (&epoch(2), UsedUnit::new(900, 0)),
+        "the new meter is the new session's"
+    );
 }
 
 #[test]
