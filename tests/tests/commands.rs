@@ -107,6 +107,7 @@ fn an_order_to_abort_holds_over_a_crash_until_the_server_asks_again() -> Result<
         let status = world.link_status("wan0")?;
         let explanation = status["explanation"].as_str().unwrap_or_default();
         ensure!(explanation.contains("ended by order of the server"), "{status}");
+        ensure!(status["aborted"] == true, "{status}");
         Ok(())
     })?;
     flow.stalls(SILENCE, SOON)?;

@@ -112,7 +112,7 @@ pub fn judge(status: &Status, asked: &args::Check, screen: &Screen) -> Verdict {
     let mut found = of_agent(status, screen);
     let mut figures = Vec::new();
     for link in links {
-        found.push(of_link(link, asked, screen));
+        found.push(of_link(link, status, asked, screen));
         figures.extend(figures_of(link, asked));
     }
     let level = found.iter().map(|(level, _)| *level).max().unwrap_or(Level::Ok);
@@ -145,13 +145,24 @@ fn of_agent(status: &Status, screen: &Screen) -> Vec<(Level, String)> {
     found
 }
 
-fn of_link(link: &LinkStatus, asked: &args::Check, screen: &Screen) -> (Level, String) {
+fn of_link(link: &LinkStatus, status: &Status, asked: &args::Check, screen: &Screen) -> (Level, String) {
     let name = &link.link;
     if !link.exists {
         return (Level::Warning, format!("{name}: {}", link.explanation));
     }
     if !link.metered {
         return (Level::Critical, format!("{name} is not metered: {}", link.explanation));
+    }
+    if link.subscriber.is_none() {
+        // At the start that is so for a moment. It stays so where onboarding fails, and then nothing passes.
+        let (level, why) = match &status.onboarding_trouble {
+            Some(trouble) => (Level::Critical, trouble),
+            None => (Level::Unknown, &status.onboarding),
+        };
+        return (level, format!("{name}: {}; onboarding: {why}", link.explanation));
+    }
+    if link.aborted {
+        return (Level::Critical, format!("{name}: {}", link.explanation));
     }
     match link.state.as_str() {
         "exhausted" => return (Level::Critical, format!("{name}: {}", link.explanation)),

@@ -149,7 +149,7 @@ fn render_session(page: &mut String, link: &LinkStatus, at: &str, screen: &Scree
 pub fn tone(link: &LinkStatus) -> Tone {
     match link.state.as_str() {
         _ if !link.exists => Tone::Quiet,
-        _ if !link.metered => Tone::Bad,
+        _ if !link.metered || link.aborted => Tone::Bad,
         "active" | "renewing" => Tone::Good,
         "exhausted" => Tone::Bad,
         "idle" => Tone::Quiet,

@@ -134,11 +134,26 @@ pub(super) fn books(status: &Status) -> Vec<Finding> {
     for (sum, words, fix) in sums.into_iter().filter(|(sum, ..)| *sum > 0) {
         told.push(Finding::warning(check, format!("{} {words}", octets(sum)), fix));
     }
+    told.extend(status.links.iter().filter_map(|link| shut_for_good(link, status)));
     told.extend(status.links.iter().flat_map(link_books));
     if told.is_empty() {
         told.push(Finding::ok(check, "the books close, and nothing is in doubt, refused or lost"));
     }
     told
+}
+
+/// Why nothing passes although the link is metered, where time alone does not mend it.
+fn shut_for_good(link: &LinkStatus, status: &Status) -> Option<Finding> {
+    let problem = |what, fix| Some(Finding::problem(Check::AgentBooks, what, fix).of(&link.link));
+    match (&status.onboarding_trouble, &link.subscriber) {
+        _ if !link.metered => None,
+        (Some(trouble), None) => problem(
+            format!("{}; onboarding: {trouble}", link.explanation),
+            "is the device registered there, the claim code right (device.claim_code_file), a SIM free for the slot?",
+        ),
+        _ if link.aborted => problem(link.explanation.clone(), "have the server send REAUTHORISE"),
+        (_, _) => None,
+    }
 }
 
 fn link_books(link: &LinkStatus) -> Vec<Finding> {
@@ -307,6 +322,33 @@ mod tests {
         let count = |verdict| told.iter().filter(|told| told.verdict == verdict).count();
         assert_eq!((count(Verdict::Problem), count(Verdict::Warning), count(Verdict::Ok)), (3, 7, 0), "{told:?}");
         assert_eq!(told.iter().filter(|told| told.subject.as_deref() == Some("wan0")).count(), 4);
+    }
+
+    #[test]
+    fn a_link_that_only_the_server_can_open_is_a_problem_and_one_that_begins_is_none() {
+        let link = |subscriber: Option<&str>, aborted| LinkStatus {
+            link: "wan0".to_owned(),
+            exists: true,
+            metered: true,
+            state: "idle".to_owned(),
+            explanation: "shut".to_owned(),
+            subscriber: subscriber.map(str::to_owned),
+            aborted,
+            ..LinkStatus::default()
+        };
+        let told = |link: LinkStatus, trouble: Option<&str>| {
+            let onboarding_trouble = trouble.map(str::to_owned);
+            let told = books(&Status { onboarding_trouble, links: vec![link], ..status() });
+            told.into_iter().map(|told| (told.verdict, told.what)).next().unwrap()
+        };
+        let refused = Some("no such claim code");
+        assert_eq!(told(link(Some("imsi-1"), true), None), (Verdict::Problem, "shut".to_owned()));
+        let words = "shut; onboarding: no such claim code".to_owned();
+        assert_eq!(told(link(None, false), refused), (Verdict::Problem, words));
+        assert_eq!(told(link(None, false), None).0, Verdict::Ok, "it begins");
+        assert_eq!(told(link(Some("imsi-1"), false), refused).0, Verdict::Ok, "it has its SIM from before");
+        let absent = LinkStatus { metered: false, exists: false, ..link(None, false) };
+        assert_eq!(told(absent, refused).0, Verdict::Ok, "it is not there: link.present tells that");
     }
 
     fn bare_link() -> serde_json::Value {

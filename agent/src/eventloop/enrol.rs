@@ -36,6 +36,10 @@ const REGISTERED: &str = "registered";
 pub(super) enum News {
     /// How far it has come, in words.
     Progress(String),
+    /// What it has failed at, in words; it is tried again.
+    Hindered(String),
+    /// All is bound, and the plan is known.
+    Complete,
     /// The device is registered.
     Registered,
     /// A SIM was bound to a slot.
@@ -98,9 +102,17 @@ impl Agent {
     pub(super) fn learn(&mut self, news: News) -> Result<()> {
         match news {
             News::Progress(words) => {
-                tracing::info!("onboarding: {words}");
-                self.timeline.note(None, Tidings::new(Kind::Notice, format!("onboarding: {words}")));
-                self.onboarding = words;
+                self.note_onboarding(words);
+                Ok(())
+            }
+            News::Hindered(words) => {
+                self.onboarding_trouble = Some(words.clone());
+                self.note_onboarding(words);
+                Ok(())
+            }
+            News::Complete => {
+                self.onboarding_trouble = None;
+                self.note_onboarding("done; waiting for commands".to_owned());
                 Ok(())
             }
             News::Registered => {
@@ -118,6 +130,12 @@ impl Agent {
             News::Planned(plan) => self.planned(plan),
             News::Commanded(command) => self.obey(&command),
         }
+    }
+
+    fn note_onboarding(&mut self, words: String) {
+        tracing::info!("onboarding: {words}");
+        self.timeline.note(None, Tidings::new(Kind::Notice, format!("onboarding: {words}")));
+        self.onboarding = words;
     }
 
     /// Carries out what concerns the sessions; the rest onboarding has done already.
@@ -196,7 +214,7 @@ impl Enrolment {
             if is_unknown(&error) {
                 self.registered = false;
             }
-            self.tell(News::Progress(format!("{error}; trying again")));
+            self.tell(News::Hindered(format!("{error}; trying again")));
             let asked = match &error {
                 OnboardingError::Unanswered { retry_after, .. } => retry_after.unwrap_or_default(),
                 OnboardingError::Refused { .. } if is_unknown(&error) => PAUSE_FIRST,
@@ -266,9 +284,9 @@ impl Enrolment {
         for binding in bindings {
             self.tell(News::Bound(binding));
         }
-        let progress = if refused.is_empty() { "done; waiting for commands".to_owned() } else { refused.join("; ") };
-        self.tell(News::Progress(progress));
-        Ok(refused.is_empty())
+        let complete = refused.is_empty();
+        self.tell(if complete { News::Complete } else { News::Hindered(refused.join("; ")) });
+        Ok(complete)
     }
 
     fn tell(&self, news: News) {

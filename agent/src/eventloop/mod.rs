@@ -145,6 +145,8 @@ pub struct Agent {
     /// When the meters are looked after next.
     look_at: BootInstant,
     onboarding: String,
+    /// What the last try of onboarding failed at, in words; `None` while nothing has failed.
+    onboarding_trouble: Option<String>,
     /// Onboarding that waits for the links that are there to be metered: its own octets are to be counted too.
     enrolment: Option<Enrolment>,
     inbox: mpsc::UnboundedSender<Message>,
@@ -240,6 +242,7 @@ impl Agent {
             stopping: false,
             look_at: boot_now()?,
             onboarding: String::from("not begun"),
+            onboarding_trouble: None,
             enrolment: None,
             inbox,
             // Whoever made the inbox still holds the other end.

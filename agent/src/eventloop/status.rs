@@ -127,6 +127,7 @@ impl Agent {
             device: self.config.device.id.clone(),
             server: self.config.server.url.to_string(),
             onboarding: self.onboarding.clone(),
+            onboarding_trouble: self.onboarding_trouble.clone(),
             at: moment.label.wall.to_string(),
             clock_synced: moment.label.synced,
             links,
@@ -182,6 +183,7 @@ fn link_status(name: &str, station: &Station, overview: &Overview, grants: u32) 
         subscriber: station.sim.as_ref().map(|sim| sim.subscriber.to_string()),
         state: state_word(overview.state).to_owned(),
         explanation: explain(station, overview, metered),
+        aborted: overview.aborted,
         charging_id: overview.session.map(crate::units::ChargingId::get),
         session_uplink_octets: overview.used.uplink.get(),
         session_downlink_octets: overview.used.downlink.get(),
@@ -256,7 +258,8 @@ fn explain(station: &Station, overview: &Overview, metered: bool) -> String {
         (Attachment::None, _) => "the link does not exist; it is metered from its first packet once it does",
         (Attachment::Failed(_), _) => "the meter could not be attached; see the log, it is tried again",
         _ if metered && station.sim.is_none() => "waiting for a SIM from onboarding; only control traffic passes",
-        (_, State::Idle) if overview.aborted => {
+        // Whatever the session has still to do: this is what keeps the gate shut.
+        _ if overview.aborted => {
             "ended by order of the server; the gate stays shut until the server asks for the SIM again"
         }
         (_, State::Idle) if !station.in_use => "not in use (down, or another link carries the default route); shut",

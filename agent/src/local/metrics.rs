@@ -168,10 +168,13 @@ impl Page {
                 left.get_or_create(&of_link(link)).set(octets);
             }
         }
-        let others: [(&str, &str, One); 4] = [
+        let others: [(&str, &str, One); 5] = [
             ("rate_octets_per_second", "Present rate, both directions", |link| link.rate_octets_per_second),
             ("link_metered", "Whether the link exists and is metered", |link| u64::from(link.metered)),
             ("link_in_use", "Whether the link is in use", |link| u64::from(link.in_use)),
+            ("link_aborted", "Whether the server has ordered the sessions of the link's SIM ended", |link| {
+                u64::from(link.aborted)
+            }),
             ("meter_gaps", "How often somebody else has taken the meter off", |link| u64::from(link.meter_gaps)),
         ];
         for (name, help, of) in others {

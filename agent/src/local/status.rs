@@ -18,6 +18,10 @@ pub struct Status {
     pub server: String,
     /// How far onboarding has come, in words.
     pub onboarding: String,
+    /// What the last try of onboarding failed at, in words, until one comes through: a link that has no SIM yet passes nothing meanwhile.
+    /// `None` while nothing has failed.
+    #[serde(default)]
+    pub onboarding_trouble: Option<String>,
     /// When this was written, RFC 3339.
     pub at: String,
     /// Whether the wall clock was synchronised then.
@@ -82,6 +86,10 @@ pub struct LinkStatus {
     pub state: String,
     /// The same in plain words, with what happens next.
     pub explanation: String,
+    /// Whether the server has ordered the sessions of its SIM ended (`ABORT`): nothing passes until it takes that back, however much is
+    /// left of the package.
+    #[serde(default)]
+    pub aborted: bool,
     /// The session's charging id.
     pub charging_id: Option<u32>,
     /// Octets the session has used, uplink.

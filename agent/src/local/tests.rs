@@ -379,15 +379,20 @@ fn labels_are_escaped() {
 }
 
 #[test]
-fn the_metrics_say_what_is_left_of_a_package_and_how_old_the_oldest_usage_is() {
+fn the_metrics_say_what_is_left_of_a_package_how_old_the_oldest_usage_is_and_what_the_server_has_ended() {
     let package = PackageStatus { left_octets: Some(7), ..PackageStatus::default() };
     let known = LinkStatus { link: "wan0".into(), package, ..LinkStatus::default() };
-    let unknown = LinkStatus { link: "wan1".into(), ..LinkStatus::default() };
+    let unknown = LinkStatus { link: "wan1".into(), aborted: true, ..LinkStatus::default() };
     let oldest_unreported = Some("2026-11-28T12:00:00Z".into());
     let at = "2026-11-28T12:01:30.5Z".into();
     let text = render(&Status { at, oldest_unreported, links: vec![known, unknown], ..Status::default() }, &[], None);
     let text = text.expect("a text");
-    for line in ["weir_package_left_octets{link=\"wan0\"} 7", "weir_oldest_unreported_seconds 90"] {
+    for line in [
+        "weir_package_left_octets{link=\"wan0\"} 7",
+        "weir_oldest_unreported_seconds 90",
+        "weir_link_aborted{link=\"wan0\"} 0",
+        "weir_link_aborted{link=\"wan1\"} 1",
+    ] {
         assert!(text.lines().any(|said| said == line), "no {line} in {text}");
     }
     assert!(!text.contains("package_left_octets{link=\"wan1\""), "{text}");

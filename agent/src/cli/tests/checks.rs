@@ -80,6 +80,35 @@ fn states_are_judged_and_what_the_server_does_not_say_is_unknown() {
 }
 
 #[test]
+fn an_uplink_that_the_server_has_ended_is_critical_however_much_is_left() {
+    let status = healthy(|link| {
+        (link.state, link.aborted) = ("idle".to_owned(), true);
+        link.explanation = "ended by order of the server".to_owned();
+    });
+    let verdict = judged(&status, "");
+    assert_eq!((verdict.level, verdict.message.as_str()), (Level::Critical, "wan0: ended by order of the server"));
+}
+
+#[test]
+fn a_link_without_a_sim_is_critical_once_onboarding_has_failed_and_not_while_it_begins() {
+    let mut status = healthy(|link| {
+        (link.subscriber, link.state, link.package) = (None, "idle".to_owned(), PackageStatus::default());
+        link.explanation = "waiting for a SIM".to_owned();
+    });
+    status.onboarding = "registering the device".to_owned();
+    let verdict = judged(&status, "");
+    let words = "wan0: waiting for a SIM; onboarding: registering the device";
+    assert_eq!((verdict.level, verdict.message.as_str()), (Level::Unknown, words));
+    // A try is under way again: what the last one failed at still holds.
+    status.onboarding_trouble = Some("no such claim code; trying again".to_owned());
+    let verdict = judged(&status, "");
+    let words = "wan0: waiting for a SIM; onboarding: no such claim code; trying again";
+    assert_eq!((verdict.level, verdict.message.as_str()), (Level::Critical, words));
+    (status.links[0].exists, status.links[0].metered) = (false, false);
+    assert_eq!(judged(&status, "").level, Level::Warning, "a link that is not there is only that");
+}
+
+#[test]
 fn shares_are_read_with_and_without_the_sign_and_within_their_range() {
     let check = asked("--warn 50% --crit 70");
     assert_eq!((check.warn, check.crit), (50, 70));

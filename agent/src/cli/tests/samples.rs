@@ -110,6 +110,7 @@ pub(super) fn status() -> Status {
         device: "van-17".to_owned(),
         server: "https://charging.example/".to_owned(),
         onboarding: "done; waiting for commands".to_owned(),
+        onboarding_trouble: None,
         at: AT.to_owned(),
         clock_synced: false,
         links: vec![active(), exhausted(), offline(), waiting],

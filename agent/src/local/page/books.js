@@ -4,11 +4,13 @@ import { byId, element, exact, octets, say } from "/words.js";
 
 const both = (kernel, name) => kernel[`${name}_uplink_octets`] + kernel[`${name}_downlink_octets`];
 
-function ofLink(link) {
+function ofLink(link, status) {
   const found = [];
   const problem = (what, todo) => found.push({ level: "problem", what, todo });
   const warning = (what, todo) => found.push({ level: "warning", what, todo });
   if (!link.metered) warning(`${link.link} is not metered: ${link.explanation}`, "Plug it in, or see the log: journalctl -u weir");
+  else if (!link.subscriber && status.onboarding_trouble) problem(`${link.link}: ${link.explanation}; onboarding: ${status.onboarding_trouble}`, "Is the device registered there, the claim code right, a SIM free for the slot?");
+  else if (link.aborted) problem(`${link.link}: ${link.explanation}`, "Have the server send REAUTHORISE.");
   else if (link.state === "exhausted") problem(`${link.link}: ${link.explanation}`, "Buy a top-up; the agent asks again by itself, or at once: weir renew");
   else if (link.state === "offline") warning(`${link.link}: ${link.explanation}`, "See whether the charging server can be reached: weir doctor");
   else if (link.state === "final") warning(`${link.link}: ${link.explanation}`, "Buy a top-up before it is used up.");
@@ -37,7 +39,7 @@ function ofAgent(status) {
 }
 
 export function drawTroubles(status) {
-  const found = [...ofAgent(status), ...status.links.flatMap(ofLink)];
+  const found = [...ofAgent(status), ...status.links.flatMap((link) => ofLink(link, status))];
   found.sort((one, other) => one.level.localeCompare(other.level));
   const list = byId("troubles");
   const key = JSON.stringify(found);

@@ -16,7 +16,8 @@ function passed(link) {
 }
 
 export function mood(link) {
-  return link.metered ? (MOODS[link.state] ?? "calm") : "warn";
+  if (!link.metered) return "warn";
+  return link.aborted ? "bad" : (MOODS[link.state] ?? "calm");
 }
 
 function figure(list, name) {
