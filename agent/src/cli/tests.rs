@@ -66,7 +66,7 @@ fn what_an_older_agent_answers_is_shown_as_far_as_it_goes() {
         document.as_object_mut().expect("an object").remove(member);
     }
     for link in document["links"].as_array_mut().expect("links") {
-        for member in ["package", "next", "last_report", "average_octets_per_second", "aborted"] {
+        for member in ["package", "next", "last_report", "average_octets_per_second", "aborted", "refused"] {
             link.as_object_mut().expect("a link").remove(member);
         }
     }

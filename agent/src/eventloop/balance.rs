@@ -46,7 +46,8 @@ impl Agent {
     pub(super) fn package_status(&self, station: &Station, overview: &Overview) -> Result<PackageStatus> {
         let mut status = PackageStatus::default();
         // With these the server has said that there is no more than what it has granted.
-        let is_last = matches!(overview.state, State::Final | State::Exhausted) && overview.grant.is_some();
+        let is_at_end = matches!(overview.state, State::Final | State::Exhausted) && overview.grant.is_some();
+        let is_last = is_at_end && !overview.is_refused();
         let last = is_last.then_some(overview.remaining);
         // With static onboarding there is no plan.
         let known = station.sim.as_ref().zip(station.config.as_ref()).and_then(|(sim, config)| {

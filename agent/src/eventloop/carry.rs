@@ -103,9 +103,11 @@ impl Agent {
     /// Tells people of a state that no record tells.
     fn note_state(&mut self, index: usize) -> Result<()> {
         let station = &mut self.stations[index];
-        let state = station.quota.overview(boot_now()?).state;
-        let before = std::mem::replace(&mut station.told_state, state);
-        if let Some(tidings) = tidings::of_state(before, state) {
+        let overview = station.quota.overview(boot_now()?);
+        let before = std::mem::replace(&mut station.told_state, overview.state);
+        // What was refused its record has told.
+        let tidings = if overview.is_refused() { None } else { tidings::of_state(before, overview.state) };
+        if let Some(tidings) = tidings {
             self.timeline.note(Some(station.label()), tidings);
         }
         Ok(())

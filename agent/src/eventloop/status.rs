@@ -15,7 +15,7 @@ use crate::local::{
     self, Asker, Desk, DrainStatus, KernelStatus, LinkStatus, NextStatus, PackageStatus, Question, SCHEMA, Served,
     Status, Timeline,
 };
-use crate::quota::{GateMode, Next, Overview, State, UsedUp};
+use crate::quota::{GateMode, Next, Overview, State};
 use crate::units::BootInstant;
 
 /// Up to so many buffered containers the books are added up anew whenever somebody asks …
@@ -184,6 +184,7 @@ fn link_status(name: &str, station: &Station, overview: &Overview, grants: u32) 
         state: state_word(overview.state).to_owned(),
         explanation: explain(station, overview, metered),
         aborted: overview.aborted,
+        refused: overview.is_refused(),
         charging_id: overview.session.map(crate::units::ChargingId::get),
         session_uplink_octets: overview.used.uplink.get(),
         session_downlink_octets: overview.used.downlink.get(),
@@ -268,7 +269,7 @@ fn explain(station: &Station, overview: &Overview, metered: bool) -> String {
         (_, State::Active) => "traffic passes; more is asked for in time",
         (_, State::Renewing) => "traffic passes up to the present ceiling while the server is asked",
         (_, State::Final) => "the last of the package; traffic passes until it is used up",
-        (_, State::Exhausted) => return explain_used_up(overview.used_up.as_ref()),
+        (_, State::Exhausted) => return explain_exhausted(overview),
         (_, State::Offline) => "the server does not answer; it is tried again over every link",
         (_, State::Returning) => "the gate is shut; the last octets are being counted",
         (_, State::Draining) => "waiting for the server to acknowledge the last reports",
@@ -276,15 +277,75 @@ fn explain(station: &Station, overview: &Overview, metered: bool) -> String {
     words.to_owned()
 }
 
-/// What becomes of traffic after the last of a package.
-fn explain_used_up(used_up: Option<&UsedUp>) -> String {
+/// What becomes of traffic after the last of a package, or after a refusal.
+fn explain_exhausted(overview: &Overview) -> String {
+    let (cause, until) = match (overview.next, overview.is_refused()) {
+        (Next::Reopen(_), _) => {
+            let words = "the server has refused the session, or it is in doubt; traffic is blocked and another is tried; the log has the server's cause";
+            return words.to_owned();
+        }
+        (_, true) => ("the server refuses units", "until it grants some"),
+        (_, false) => ("the package is used up", "until a top-up"),
+    };
+    let used_up = overview.used_up.as_ref();
     let what = match used_up.map(|used_up| &used_up.mode) {
-        Some(GateMode::Throttle(_)) => "traffic is throttled until a top-up".to_owned(),
-        Some(GateMode::Restrict(_)) => "only what the filters permit passes until a top-up".to_owned(),
-        Some(GateMode::Redirect(portal)) => format!("only the portal {} is reached until a top-up", portal.url),
-        Some(GateMode::Block) | None => "traffic is blocked until a top-up".to_owned(),
+        Some(GateMode::Throttle(_)) => "traffic is throttled".to_owned(),
+        Some(GateMode::Restrict(_)) => "only what the filters permit passes".to_owned(),
+        Some(GateMode::Redirect(portal)) => format!("only the portal {} is reached", portal.url),
+        Some(GateMode::Block) | None => "traffic is blocked".to_owned(),
     };
     let why = used_up.and_then(|used_up| used_up.not_followed.as_ref());
     let why = why.map(|why| format!(" (what was asked for cannot be followed: {why})")).unwrap_or_default();
-    format!("the package is used up; {what}{why}")
+    format!("{cause}; {what} {until}{why}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quota::{Exceptions, Grant, ResultCode, UsedUp};
+    use crate::units::{OctetRate, Octets, UsedUnit};
+
+    /// A link whose last grant brought nothing.
+    fn exhausted(result: ResultCode, next: Next) -> Overview {
+        let grant = Grant {
+            ceiling: Octets::ZERO,
+            octets: Octets::ZERO,
+            threshold: Octets::ZERO,
+            valid_until: None,
+            holding: None,
+            final_unit: None,
+            exceptions: Exceptions::default(),
+            result,
+        };
+        Overview {
+            state: State::Exhausted,
+            session: None,
+            used: UsedUnit::ZERO,
+            unreported: Octets::ZERO,
+            open_since: None,
+            grant: Some(grant),
+            remaining: Octets::ZERO,
+            rate: OctetRate::default(),
+            draining: 0,
+            used_up: Some(UsedUp { mode: GateMode::Block, not_followed: None }),
+            at_the_end: None,
+            aborted: false,
+            next,
+        }
+    }
+
+    #[test]
+    fn a_server_that_refuses_is_not_told_as_a_package_that_is_used_up() {
+        let at = BootInstant::from_nanos(1);
+        let used_up = exhausted(ResultCode::QuotaLimitReached, Next::Ask(at));
+        assert_eq!(explain_exhausted(&used_up), "the package is used up; traffic is blocked until a top-up");
+        let denied = exhausted(ResultCode::Denied, Next::Ask(at));
+        assert_eq!(explain_exhausted(&denied), "the server refuses units; traffic is blocked until it grants some");
+        let refused = Overview { grant: None, used_up: None, ..exhausted(ResultCode::Success, Next::Reopen(at)) };
+        let words = explain_exhausted(&refused);
+        assert!(
+            words.starts_with("the server has refused the session, or it is in doubt; traffic is blocked"),
+            "{words}"
+        );
+    }
 }

@@ -168,13 +168,18 @@ impl Page {
                 left.get_or_create(&of_link(link)).set(octets);
             }
         }
-        let others: [(&str, &str, One); 5] = [
+        let others: [(&str, &str, One); 6] = [
             ("rate_octets_per_second", "Present rate, both directions", |link| link.rate_octets_per_second),
             ("link_metered", "Whether the link exists and is metered", |link| u64::from(link.metered)),
             ("link_in_use", "Whether the link is in use", |link| u64::from(link.in_use)),
             ("link_aborted", "Whether the server has ordered the sessions of the link's SIM ended", |link| {
                 u64::from(link.aborted)
             }),
+            (
+                "link_refused",
+                "Whether an exhausted link is refused by the server, and its package not used up",
+                |link| u64::from(link.refused),
+            ),
             ("meter_gaps", "How often somebody else has taken the meter off", |link| u64::from(link.meter_gaps)),
         ];
         for (name, help, of) in others {

@@ -90,6 +90,10 @@ pub struct LinkStatus {
     /// left of the package.
     #[serde(default)]
     pub aborted: bool,
+    /// While `state` is `exhausted`: whether the server refuses a session or units, or a session is in doubt; else the package is used
+    /// up.
+    #[serde(default)]
+    pub refused: bool,
     /// The session's charging id.
     pub charging_id: Option<u32>,
     /// Octets the session has used, uplink.

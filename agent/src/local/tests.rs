@@ -382,7 +382,7 @@ fn labels_are_escaped() {
 fn the_metrics_say_what_is_left_of_a_package_how_old_the_oldest_usage_is_and_what_the_server_has_ended() {
     let package = PackageStatus { left_octets: Some(7), ..PackageStatus::default() };
     let known = LinkStatus { link: "wan0".into(), package, ..LinkStatus::default() };
-    let unknown = LinkStatus { link: "wan1".into(), aborted: true, ..LinkStatus::default() };
+    let unknown = LinkStatus { link: "wan1".into(), aborted: true, refused: true, ..LinkStatus::default() };
     let oldest_unreported = Some("2026-11-28T12:00:00Z".into());
     let at = "2026-11-28T12:01:30.5Z".into();
     let text = render(&Status { at, oldest_unreported, links: vec![known, unknown], ..Status::default() }, &[], None);
@@ -392,6 +392,8 @@ fn the_metrics_say_what_is_left_of_a_package_how_old_the_oldest_usage_is_and_wha
         "weir_oldest_unreported_seconds 90",
         "weir_link_aborted{link=\"wan0\"} 0",
         "weir_link_aborted{link=\"wan1\"} 1",
+        "weir_link_refused{link=\"wan0\"} 0",
+        "weir_link_refused{link=\"wan1\"} 1",
     ] {
         assert!(text.lines().any(|said| said == line), "no {line} in {text}");
     }

@@ -1,6 +1,6 @@
 //! What the core is told, what it answers with, and what there is to see of it.
 
-use super::message::{Grant, MessageKey, Outcome, Record};
+use super::message::{Grant, MessageKey, Outcome, Record, ResultCode};
 use super::terms::{GateSetting, Reading, Usable};
 use super::used_up::UsedUp;
 use crate::units::{BootInstant, ChargingId, Epoch, OctetRate, Octets, SubscriberIdentifier, UsedUnit};
@@ -138,6 +138,15 @@ pub struct Overview {
     pub aborted: bool,
     /// What is done next without anybody's doing.
     pub next: Next,
+}
+
+impl Overview {
+    /// Tells a server that refuses a session or units, or a session in doubt, from a package that is used up.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        let denied = self.grant.as_ref().is_some_and(|grant| grant.result == ResultCode::Denied);
+        self.state == State::Exhausted && (denied || matches!(self.next, Next::Reopen(_)))
+    }
 }
 
 /// What a core does next by itself.

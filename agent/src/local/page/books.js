@@ -11,6 +11,7 @@ function ofLink(link, status) {
   if (!link.metered) warning(`${link.link} is not metered: ${link.explanation}`, "Plug it in, or see the log: journalctl -u weir");
   else if (!link.subscriber && status.onboarding_trouble) problem(`${link.link}: ${link.explanation}; onboarding: ${status.onboarding_trouble}`, "Is the device registered there, the claim code right, a SIM free for the slot?");
   else if (link.aborted) problem(`${link.link}: ${link.explanation}`, "Have the server send REAUTHORISE.");
+  else if (link.refused) problem(`${link.link}: ${link.explanation}`, "Is the SIM known at the server, has it a package for this rating group? The log has the server's cause. Then: weir renew");
   else if (link.state === "exhausted") problem(`${link.link}: ${link.explanation}`, "Buy a top-up; the agent asks again by itself, or at once: weir renew");
   else if (link.state === "offline") warning(`${link.link}: ${link.explanation}`, "See whether the charging server can be reached: weir doctor");
   else if (link.state === "final") warning(`${link.link}: ${link.explanation}`, "Buy a top-up before it is used up.");

@@ -25,6 +25,7 @@ fn exhausted() -> Hand {
     hand.answer(answered(nothing()));
     hand.wait(1_000);
     assert_eq!(hand.state(), State::Exhausted);
+    assert!(!overview(&hand).is_refused(), "it is used up");
     hand
 }
 
@@ -89,6 +90,7 @@ fn a_refused_link_tries_another_session_at_once_when_the_operator_wants_it() {
     hand.answer(Outcome::Rejected { status: 403, cause: "no".to_owned() });
     hand.wait(1_000);
     assert!(matches!(overview(&hand).next, Next::Reopen(_)), "{:?}", overview(&hand).next);
+    assert!(overview(&hand).is_refused() && overview(&hand).used_up.is_none(), "no package is used up");
     assert_eq!(sealed(&hand.tell(Event::Renew)).operation, Operation::Create);
 }
 

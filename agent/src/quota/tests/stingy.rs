@@ -248,4 +248,5 @@ fn a_server_that_refuses_every_session_is_asked_less_and_less() {
 fn a_refusal_that_grants_all_the_same_grants_nothing() {
     let (hand, _) = first(GrantedUnit { result: ResultCode::Denied, ..granted(0) });
     assert_eq!(hand.state(), State::Exhausted);
+    assert!(hand.quota.overview(hand.now).is_refused(), "no package is used up");
 }
