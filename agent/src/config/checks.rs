@@ -175,6 +175,9 @@ fn api(section: &Section<'_>, base: &Path) -> Option<Api> {
     let listen = listen?;
     if !listen.ip().is_loopback() && !section.has("token_file") {
         section.problem("listen", "is not a loopback address: set token_file as well, so that not everybody may look");
+    } else if section.has("hosts") && !section.has("token_file") {
+        let why = "are names for a proxy, and whoever comes through a proxy is on this machine: set token_file as well, so that not everybody may look";
+        section.problem("hosts", why);
     }
     Some(Api { listen, token_file, hosts: hosts.unwrap_or_default() })
 }

@@ -119,6 +119,8 @@ fn the_api_is_served_over_tcp_only_where_the_file_says_so_and_openly_on_loopback
     let guarded = with("listen = \"192.0.2.1:80\"\ntoken_file = \"token\"\nhosts = [\"gw.example\"]");
     assert_eq!(guarded.token_file.as_deref(), Some(Path::new("/etc/weir/token")));
     assert_eq!((guarded.listen.port(), guarded.hosts), (80, vec!["gw.example".to_owned()]));
+    let proxied = with("listen = \"127.0.0.1:9433\"\ntoken_file = \"token\"\nhosts = [\"gw.example\"]");
+    assert_eq!(proxied.hosts, ["gw.example"]);
 }
 
 #[test]
@@ -194,7 +196,7 @@ fn a_pattern_fits_what_its_star_may_stand_for() {
 }
 
 /// Broken files: what is put in place of what, and what must be said.
-const BROKEN: [(&str, &str, &str); 63] = [
+const BROKEN: [(&str, &str, &str); 64] = [
     ("id = \"gw\"", "", "weir.toml:1: device.id: is missing, and is required"),
     ("[device]\nid = \"gw\"", "", "weir.toml:1: device.id: is missing"),
     ("id = \"gw\"", "id = 7", "weir.toml:2: device.id: is a whole number, not a text"),
@@ -267,16 +269,21 @@ const BROKEN: [(&str, &str, &str); 63] = [
     ),
     ("[[link]]", "[api]\nlisten = \"0.0.0.0:9433\"\n[[link]]", "weir.toml:6: api.listen: is not a loopback address"),
     ("[[link]]", "[api]\ntoken_file = \"t\"\n[[link]]", "weir.toml:6: api.token_file: has no effect without listen"),
+    (
+        "[[link]]",
+        "[api]\nlisten = \"127.0.0.1:9433\"\nhosts = [\"gw.example\"]\n[[link]]",
+        "weir.toml:7: api.hosts: are names for a proxy, and whoever comes through a proxy is on this machine: set token_file as well",
+    ),
     ("[[link]]", "[api]\nhosts = []\n[[link]]", "weir.toml:6: api.hosts: has no effect without listen"),
     (
         "[[link]]",
-        "[api]\nlisten = \"[::1]:9433\"\nhosts = \"gw\"\n[[link]]",
-        "weir.toml:7: api.hosts: is a text, not a list of host names",
+        "[api]\nlisten = \"[::1]:9433\"\ntoken_file = \"t\"\nhosts = \"gw\"\n[[link]]",
+        "weir.toml:8: api.hosts: is a text, not a list of host names",
     ),
     (
         "[[link]]",
-        "[api]\nlisten = \"[::1]:9433\"\nhosts = [\"gw:80\"]\n[[link]]",
-        "weir.toml:7: api.hosts: \"gw:80\" is not a host name: letters, digits, `.` and `-`, no port",
+        "[api]\nlisten = \"[::1]:9433\"\ntoken_file = \"t\"\nhosts = [\"gw:80\"]\n[[link]]",
+        "weir.toml:8: api.hosts: \"gw:80\" is not a host name: letters, digits, `.` and `-`, no port",
     ),
     (
         "[[link]]",
