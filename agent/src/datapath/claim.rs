@@ -105,8 +105,25 @@ fn stream() -> nix::Result<OwnedFd> {
 /// Whether a process may be an agent: it is of root or of our own user, or it may configure networks as agents with a user of their
 /// own do.
 fn may_meter(owner: &UnixCredentials) -> bool {
-    let status = fs::read_to_string(format!("/proc/{}/status", owner.pid())).unwrap_or_default();
-    owner.uid() == 0 || owner.uid() == geteuid().as_raw() || has_net_admin(&status)
+    owner.uid() == 0 || owner.uid() == geteuid().as_raw() || may_configure_networks(owner.pid())
+}
+
+/// Whether a process has the right over our own networks: in a user namespace of its own everybody has every right, and the network
+/// namespace is the same as before (user_namespaces(7)).
+fn may_configure_networks(pid: i32) -> bool {
+    let namespace = |whose: &str| fs::read_link(format!("/proc/{whose}/ns/user")).ok();
+    let is_ours = namespace(&pid.to_string()).is_some_and(|theirs| Some(theirs) == namespace("self"));
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    is_ours && has_net_admin(&status) && !is_lent(&status)
+}
+
+/// Whether the process runs a program that lends its user the rights of another one (set-user-ID): whoever holds the name may start
+/// such a program and leave it waiting. Reads it from `/proc/PID/status`.
+fn is_lent(status: &str) -> bool {
+    let users = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
+    let mut users = users.split_whitespace();
+    let real = users.next();
+    users.any(|other| Some(other) != real)
 }
 
 /// Reads it from `/proc/PID/status`.
@@ -124,6 +141,9 @@ fn owner(address: &UnixAddr) -> Option<UnixCredentials> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader};
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     #[test]
@@ -144,6 +164,30 @@ mod tests {
         assert!(has_net_admin("Name:\tweir\nCapEff:\t000000c000001000\n"));
         assert!(!has_net_admin("Name:\tnc\nCapEff:\t0000000000000400\nCapBnd:\t000001ffffffffff\n"));
         assert!(!has_net_admin(""));
+        assert!(!is_lent("Uid:\t997\t997\t997\t997\n"));
+        assert!(is_lent("Uid:\t1000\t0\t0\t0\n"), "passwd, which waits at its prompt");
+    }
+
+    #[test]
+    fn rights_in_a_user_namespace_of_ones_own_make_no_agent() {
+        let mut stranger = Command::new("unshare")
+            .args(["--user", "--map-root-user", "sh", "-c", "echo begun; exec cat"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut begun = String::new();
+        BufReader::new(stranger.stdout.take().unwrap()).read_line(&mut begun).unwrap();
+        assert_eq!(begun, "begun\n", "unshare --user is not possible here");
+        let status_of = |whose: &str| fs::read_to_string(format!("/proc/{whose}/status")).unwrap();
+        let pid = stranger.id().cast_signed();
+        assert!(has_net_admin(&status_of(&pid.to_string())), "it has every right there");
+        assert!(!may_configure_networks(pid), "and none here");
+        let ourselves = std::process::id().cast_signed();
+        assert_eq!(may_configure_networks(ourselves), has_net_admin(&status_of("self")));
+        // Its input ends, and so does it.
+        drop(stranger.stdin.take());
+        assert!(stranger.wait().unwrap().success());
     }
 
     #[test]
