@@ -23,7 +23,7 @@ const PROBE: [u8; 8192] = [0; 8192];
 /// The directory of the ledger.
 pub(super) fn storage(config: &Config) -> Vec<Finding> {
     let directory = directory_of(&config.ledger);
-    // Where the agent will make it, if it is not there yet.
+    // Where it would lie, if it is not there.
     let existing = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let room = statvfs(existing).map(|found| Room {
         octets: found.blocks_available() * found.fragment_size(),
@@ -76,8 +76,11 @@ fn writable(probed: &io::Result<()>, directory: &str) -> Finding {
             Finding::not_checked(check, format!("{directory} may not be written by this user"), AS_ROOT)
         }
         Err(io::ErrorKind::NotFound) => {
-            let fix = "nothing: the agent makes it at its first start";
-            Finding::not_checked(check, format!("{directory} is not there yet"), fix)
+            // It may be a disk that is not mounted.
+            let fix = format!(
+                "mount its disk, or make it: install -d -m 0700 {directory} (the service makes /var/lib/weir itself)"
+            );
+            Finding::problem(check, format!("{directory} is not there, and the agent does not make it"), fix)
         }
         Err(_) => {
             let error = probed.as_ref().map_or_else(ToString::to_string, |()| String::new());
@@ -197,7 +200,12 @@ mod tests {
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
         let missing = probe(&directory.path().join("not")).unwrap_err();
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
-        assert_eq!(writable(&Err(missing), "/x").verdict, Verdict::NotChecked);
+        let told = writable(&Err(missing), "/x");
+        assert_eq!(told.verdict, Verdict::Problem);
+        assert!(told.fix.unwrap().contains("install -d -m 0700 /x"));
+        let boot = crate::units::BootId::new("this boot");
+        let begun = crate::ledger::Ledger::open(directory.path().join("not/ledger.db"), boot);
+        assert!(begun.is_err() && !directory.path().join("not").exists(), "as the agent has it");
     }
 
     #[test]
