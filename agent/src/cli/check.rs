@@ -135,9 +135,14 @@ fn of_agent(status: &Status, screen: &Screen) -> Vec<(Level, String)> {
             format!("the ledger's books do not close: {} octets are astray", status.ledger_drift_octets),
         ));
     }
+    found.extend(status.ledger_damage.iter().map(|damage| (Level::Critical, damage.clone())));
     if status.set_aside_octets > 0 {
         let octets = screen.octets(status.set_aside_octets);
         found.push((Level::Warning, format!("{octets} refused by the server (`weir ledger` says why)")));
+    }
+    if status.in_doubt_octets > 0 {
+        let octets = screen.octets(status.in_doubt_octets);
+        found.push((Level::Warning, format!("{octets} in doubt: sent once without an answer, and not again")));
     }
     if !status.ledger_persistent {
         found.push((Level::Warning, "the ledger lies in memory".to_owned()));

@@ -19,6 +19,7 @@ fn healthy(change: impl FnOnce(&mut LinkStatus)) -> Status {
     let mut whole = status();
     whole.links.truncate(1);
     (whole.ledger_trouble, whole.ledger_persistent, whole.set_aside_octets) = (None, true, 0);
+    (whole.ledger_damage, whole.in_doubt_octets) = (Vec::new(), 0);
     change(&mut whole.links[0]);
     whole
 }
@@ -77,6 +78,19 @@ fn states_are_judged_and_what_the_server_does_not_say_is_unknown() {
     assert_eq!(level(|link| (link.exists, link.metered) = (false, false)), Level::Warning);
     assert_eq!(level(|link| link.package.bought_octets = None), Level::Unknown);
     assert_eq!(judged(&healthy(|_| {}), "--link wwan9").level, Level::Unknown);
+}
+
+#[test]
+fn a_damaged_ledger_is_critical_and_octets_in_doubt_are_a_warning() {
+    let mut status = healthy(|_| {});
+    status.in_doubt_octets = 2048;
+    let verdict = judged(&status, "");
+    let words = "2048 octets in doubt: sent once without an answer, and not again";
+    assert_eq!((verdict.level, verdict.message.as_str()), (Level::Warning, words));
+    status.ledger_damage = vec!["ledger.db.damaged-1 was set aside".to_owned()];
+    let verdict = judged(&status, "");
+    assert_eq!(verdict.level, Level::Critical);
+    assert!(verdict.message.starts_with("ledger.db.damaged-1 was set aside; "), "{}", verdict.message);
 }
 
 #[test]
