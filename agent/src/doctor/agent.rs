@@ -71,7 +71,7 @@ pub(super) fn running(presence: &Presence, socket: &Path) -> Finding {
         (Ok(status), _) if status.version != ours => Finding::warning(
             check,
             format!("the agent that runs is of version {}, this is {ours}", status.version),
-            "restart it to finish the upgrade: systemctl restart weir",
+            "have this version take its place without a stop: kill -USR1 its process, and once it has ended: systemctl start weir (OpenWrt: /etc/init.d/weir upgrade)",
         ),
         (Ok(status), _) => Finding::ok(check, format!("the agent runs and answers (version {})", status.version)),
         (Err(error), _) if is_forbidden(error) => Finding::not_checked(
@@ -285,7 +285,12 @@ mod tests {
     #[test]
     fn an_agent_that_is_away_is_a_problem_and_its_open_gates_are_named() {
         assert_eq!(present(Ok(status()), Some(1), &[]).verdict, Verdict::Ok);
-        assert_eq!(present(Ok(Status::default()), Some(1), &[]).verdict, Verdict::Warning, "another version");
+        let other = present(Ok(Status::default()), Some(1), &[]);
+        assert_eq!(other.verdict, Verdict::Warning, "another version");
+        assert!(
+            other.fix.is_some_and(|fix| fix.contains("USR1") && !fix.contains("restart")),
+            "a restart stops traffic"
+        );
         let nothing = present(silent(), None, &[]);
         assert_eq!((nothing.verdict, nothing.what.as_str()), (Verdict::Problem, "no agent runs: nothing is metered"));
         let open = present(silent(), None, &[("wan0", 2 << 20), ("wan1", 0)]);
