@@ -192,6 +192,8 @@ pub struct ConfigError {
     file: PathBuf,
     /// Each by itself, in the order of the lines.
     pub faults: Vec<Fault>,
+    /// Why the file could not be read; `None` when it could.
+    pub unread: Option<ErrorKind>,
 }
 
 /// One thing that is wrong with a configuration file.
@@ -230,7 +232,7 @@ impl Config {
                 _ => "",
             };
             let fault = Fault { line: None, message: format!("cannot be read: {error}{todo}") };
-            ConfigError { file: path.to_owned(), faults: vec![fault] }
+            ConfigError { file: path.to_owned(), faults: vec![fault], unread: Some(error.kind()) }
         })?;
         Self::parse(&text, path)
     }
@@ -256,6 +258,7 @@ impl Config {
                     .into_iter()
                     .map(|Problem { line, message }| Fault { line: Some(line), message })
                     .collect(),
+                unread: None,
             }),
         }
     }

@@ -24,7 +24,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::clock::{Label, Moment};
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::link::{self, Glance, Links};
 use crate::local::NoAgent;
 use agent::Presence;
@@ -56,13 +56,22 @@ pub async fn examine(path: &Path, reach: Reach) -> Result<Report> {
             Some(config.device.id)
         }
         Err(error) => {
-            let fix = format!("correct it, then: weir config check --config {}", path.display());
-            findings.push(Finding::problem(Check::ConfigValid, error.to_string(), fix));
+            findings.push(unusable(path, &error));
             None
         }
     };
     findings.sort_by_key(|finding| finding.check);
     Ok(Report { device, at: written(label), findings })
+}
+
+/// A configuration that this user may not read may be right.
+fn unusable(path: &Path, error: &ConfigError) -> Finding {
+    let check = Check::ConfigValid;
+    if error.unread == Some(io::ErrorKind::PermissionDenied) {
+        return Finding::not_checked(check, format!("{} may not be read by this user", path.display()), AS_ROOT);
+    }
+    let fix = format!("correct it, then: weir config check --config {}", path.display());
+    Finding::problem(check, error.to_string(), fix)
 }
 
 /// In whole seconds.
@@ -124,4 +133,25 @@ fn is_forbidden(error: &anyhow::Error) -> bool {
             || cause.downcast_ref::<io::Error>().is_some_and(forbids)
             || cause.downcast_ref::<nix::errno::Errno>().is_some_and(|errno| forbids(&io::Error::from(*errno)))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_that_may_not_be_read_is_not_called_wrong() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("weir.toml");
+        std::fs::write(&path, "[device]\n").unwrap();
+        let mut wrong = Config::load(&path).unwrap_err();
+        assert_eq!(unusable(&path, &wrong).verdict, Verdict::Problem);
+        // As a user without rights has it: root may read everything.
+        wrong.unread = Some(io::ErrorKind::PermissionDenied);
+        let told = unusable(&path, &wrong);
+        assert_eq!((told.verdict, told.fix.as_deref()), (Verdict::NotChecked, Some(AS_ROOT)));
+        let missing = Config::load(&directory.path().join("none")).unwrap_err();
+        assert_eq!(missing.unread, Some(io::ErrorKind::NotFound));
+        assert_eq!(unusable(&path, &missing).verdict, Verdict::Problem);
+    }
 }
