@@ -109,7 +109,7 @@ fn may_meter(owner: &UnixCredentials) -> bool {
 }
 
 /// Whether a process has the right over our own networks: in a user namespace of its own everybody has every right, and the network
-/// namespace is the same as before (user_namespaces(7)).
+/// namespace is the same as before (`user_namespaces(7)`).
 fn may_configure_networks(pid: i32) -> bool {
     let namespace = |whose: &str| fs::read_link(format!("/proc/{whose}/ns/user")).ok();
     let is_ours = namespace(&pid.to_string()).is_some_and(|theirs| Some(theirs) == namespace("self"));

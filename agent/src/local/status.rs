@@ -70,6 +70,7 @@ pub struct DrainStatus {
 
 /// One metered link.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of a link, told to whoever reads them")]
 pub struct LinkStatus {
     /// Its name.
     pub link: String,
