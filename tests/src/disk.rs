@@ -73,12 +73,19 @@ impl Disk {
 
     /// Power again: mounts what the image holds. Nobody may have a file open any more.
     pub fn power_up(&mut self) -> Result<()> {
-        eventually("the disk to be free", Duration::from_secs(5), || Ok(umount2(&self.point, MntFlags::empty())?))?;
-        self.mount = None;
+        self.unmount()?;
         self.mount()
     }
 
-    fn mount(&mut self) -> Result<()> {
+    /// Takes it away, to be mended: a bare mount point is left. Nobody may have a file open any more.
+    pub fn unmount(&mut self) -> Result<()> {
+        eventually("the disk to be free", Duration::from_secs(5), || Ok(umount2(&self.point, MntFlags::empty())?))?;
+        self.mount = None;
+        Ok(())
+    }
+
+    /// Mounts what the image holds.
+    pub fn mount(&mut self) -> Result<()> {
         let ((), registration) = cleanup::register(Resource::Mount(self.point.clone()), || {
             run(Command::new("mount").args(["-o", "loop,errors=remount-ro"]).arg(&self.image).arg(&self.point))
         })?;

@@ -160,12 +160,18 @@ fn a_file_system_that_turns_read_only_stops_grants_until_it_is_mended() -> Resul
     let mut disk = Disk::new(&world.workdir)?;
     starts(&mut world)?;
     let (books, flow) = world.under_traffic(600_000, 500_000)?;
+    let ledger = disk.path().join("ledger.db");
     disk.fail()?;
     says(&mut world, "the ledger cannot be written: its file system is read-only")?;
     stays_at_the_recorded_ceiling(&world, &flow, "read-only")?;
     // Nothing of it is held open: it can be unmounted, and mounted again once it is mended.
-    disk.power_up()?;
+    disk.unmount()?;
+    let line = says(&mut world, "the ledger cannot be written: it is out of reach")?;
+    ensure!(line.contains("disk/ledger.db is waited for: mount its file system"), "{line}");
+    ensure!(fs::read_dir(disk.path())?.next().is_none(), "no other ledger is begun meanwhile");
+    disk.mount()?;
     says(&mut world, "the ledger can be written")?;
+    ensure!(!ledger.with_file_name("ledger.db.replaced-1").exists(), "it is the one before");
     flow.carries(1_500_000, PATIENCE)?;
     flow.stop()?;
     is_settled_to_the_octet(&mut world, books)

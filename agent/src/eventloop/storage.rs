@@ -12,7 +12,7 @@ use super::supervisor::{Start, Supervisor};
 use super::{Agent, Message, OnStop};
 use crate::clock::{Moment, boot_id, boot_now};
 use crate::config::Config;
-use crate::ledger::{Ledger, Trouble, is_persistent};
+use crate::ledger::{Ledger, Trouble, is_persistent, is_within_reach};
 use crate::local::{Question, SCHEMA, Status, Timeline, Untold};
 use crate::quota::StoredSession;
 use crate::recording::Recorder;
@@ -51,8 +51,17 @@ impl Agent {
     ) -> Result<Option<Self>> {
         let mut told = None;
         let mut replaced = false;
+        let mut seen = false;
         loop {
-            let error = match Self::new(config.clone(), recorder.clone(), timeline.clone(), inbox.clone()).await {
+            let within_reach = is_within_reach(&config.ledger);
+            let was_there = seen;
+            seen |= within_reach.is_ok();
+            let begun = match within_reach {
+                // It was there a moment ago: no other one is begun in its place.
+                Err(error) if was_there => Err(error),
+                Ok(()) | Err(_) => Self::new(config.clone(), recorder.clone(), timeline.clone(), inbox.clone()).await,
+            };
+            let error = match begun {
                 Ok(agent) => return Ok(Some(agent)),
                 Err(error) => error,
             };
@@ -151,6 +160,7 @@ impl Agent {
                     let _ = self.read_books();
                     self.ledger.let_go()?;
                 }
+                Trouble::Away => self.ledger.let_go()?,
             }
             if trouble == Trouble::Damaged {
                 ensure!(!std::mem::replace(&mut replaced, true), error);

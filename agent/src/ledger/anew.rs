@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use super::open::{MODE, beside, connect_or_replace, directory_of, lock, prepare};
+use super::open::{MODE, beside, connect_or_replace, directory_of, is_within_reach, lock, out_of_reach, prepare};
 use super::place::{Place, next_aside, remove, set_aside, sync_directory};
 use super::{Ledger, damage};
 
@@ -33,14 +33,12 @@ impl Ledger {
         Ok(())
     }
 
-    /// Whether the ledger can be written, for a while at least; opens it first when it had to be shut.
+    /// Whether the ledger can be written, for a while at least; opens it first when it had to be shut, and is back.
     pub fn probe(&mut self) -> Result<()> {
         if let (true, Some(place)) = (self.is_shut, &self.place) {
             let path = place.path.clone();
-            if self.lock.is_none() {
-                self.lock = Some(lock(&path, directory_of(&path)?)?);
-            }
-            self.reopen(connect_or_replace(&path)?, &path)?;
+            is_within_reach(&path)?;
+            self.open_again(&path).map_err(|error| out_of_reach(&path, error))?;
         }
         self.set_setting(PROBE, &"-".repeat(PROBE_SIZE))?;
         self.db.prepare_cached("DELETE FROM setting WHERE key = ?1")?.execute([PROBE])?;
@@ -75,6 +73,13 @@ impl Ledger {
         self.db = Connection::open_in_memory()?;
         self.is_shut = true;
         Ok(())
+    }
+
+    fn open_again(&mut self, path: &Path) -> Result<()> {
+        if self.lock.is_none() {
+            self.lock = Some(lock(path, directory_of(path)?)?);
+        }
+        self.reopen(connect_or_replace(path)?, path)
     }
 
     fn reopen(&mut self, connection: Connection, path: &Path) -> Result<()> {

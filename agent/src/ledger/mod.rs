@@ -32,6 +32,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 pub use self::account::{Accounts, Amount, MessageAccount, SessionAccount, SetAsideAccount, account};
 use self::apply::Batch;
 pub(crate) use self::history::floor;
+pub use self::open::is_within_reach;
 use self::place::Place;
 pub use self::place::is_persistent;
 pub use self::reader::{Oldest, Reader};

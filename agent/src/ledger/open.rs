@@ -15,7 +15,7 @@ use rusqlite::{Connection, ErrorCode};
 
 use super::damage;
 use super::place::{Place, sync_directory};
-use super::trouble::{Damage, Trouble};
+use super::trouble::{Damage, OutOfReach, Trouble};
 
 /// Marks the file as weir's ("weir" in ASCII).
 const APPLICATION_ID: i32 = 0x7765_6972;
@@ -66,6 +66,29 @@ pub(super) fn open(path: &Path) -> Result<Opened> {
     let connection = connect_or_replace(path)?;
     let place = Place::of(path).with_context(|| format!("looking at {}", path.display()))?;
     Ok(Opened { connection, place: Some(place), lock: Some(lock) })
+}
+
+/// Refuses, with [`Trouble::Away`], where nothing is to be seen of a ledger that was there before: on the bare mount point of a file
+/// system that is being mended no new one is begun.
+pub fn is_within_reach(path: &Path) -> Result<()> {
+    // A log without its database is a matter of damage.
+    for suffix in ["", ".new", "-wal"] {
+        match beside(path, suffix).try_exists() {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(error) => bail!(OutOfReach { path: path.display().to_string(), source: error.into() }),
+        }
+    }
+    bail!(OutOfReach { path: path.display().to_string(), source: anyhow!("there is no such file") })
+}
+
+/// What is not found, or not permitted, at the place of a ledger that was there before passes like other trouble.
+pub(super) fn out_of_reach(path: &Path, source: anyhow::Error) -> anyhow::Error {
+    let mut kinds = source.chain().filter_map(|cause| Some(cause.downcast_ref::<std::io::Error>()?.kind()));
+    if kinds.any(|kind| matches!(kind, ErrorKind::NotFound | ErrorKind::PermissionDenied)) {
+        return OutOfReach { path: path.display().to_string(), source }.into();
+    }
+    source
 }
 
 /// A connection to the ledger at `path`; to a new one, with what could be salvaged, when it is damaged.

@@ -19,6 +19,18 @@ pub enum Trouble {
     Failing,
     /// What is stored contradicts itself or is no database.
     Damaged,
+    /// It was there before, and cannot be found or opened now: its file system is unmounted, perhaps to be mended.
+    Away,
+}
+
+/// A ledger that was there before is not within reach; a new one in its place would know nothing of what is under way.
+#[derive(Debug, Error)]
+#[error(
+    "the ledger {path} is waited for: mount its file system, or put the file back (where it is lost for good, restart weir: it begins a new one)"
+)]
+pub(super) struct OutOfReach {
+    pub(super) path: String,
+    pub(super) source: anyhow::Error,
 }
 
 /// The ledger was found damaged in a way that `SQLite` itself does not see.
@@ -33,6 +45,9 @@ impl Trouble {
         error.chain().find_map(|cause| {
             if cause.is::<Damage>() {
                 return Some(Self::Damaged);
+            }
+            if cause.is::<OutOfReach>() {
+                return Some(Self::Away);
             }
             if let Some(error) = cause.downcast_ref::<rusqlite::Error>() {
                 return of_sqlite(error);
@@ -75,6 +90,7 @@ impl fmt::Display for Trouble {
             Self::Locked => "another process holds it locked",
             Self::Failing => "its storage fails",
             Self::Damaged => "it is damaged",
+            Self::Away => "it is out of reach",
         })
     }
 }

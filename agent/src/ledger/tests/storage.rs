@@ -252,6 +252,33 @@ fn a_ledger_locked_by_somebody_else_is_written_once_they_are_done() {
     commit(&mut ledger, &[closed(4, 1, 1)]).expect("commits");
 }
 
+/// As when its file system is unmounted, mended and mounted again: the mount point is bare for a while, or not even there.
+#[test]
+fn a_ledger_that_was_let_go_is_waited_for_and_no_new_one_is_begun_in_its_place() {
+    let (directory, path) = fresh();
+    let mut ledger = busy(&path);
+    let before = ledger.restore().expect("restores");
+    ledger.let_go().expect("closed");
+    let (elsewhere, _) = fresh();
+    let mended = elsewhere.path().join("mended");
+    fs::rename(directory.path(), &mended).expect("unmounted");
+    for bare in [false, true] {
+        if bare {
+            fs::create_dir(directory.path()).expect("a bare mount point");
+        }
+        let error = ledger.probe().expect_err("nothing is there");
+        assert_eq!(Trouble::of(&error), Some(Trouble::Away), "{error:#}");
+        assert!(format!("{error:#}").contains("mount its file system"), "{error:#}");
+    }
+    assert_eq!(fs::read_dir(directory.path()).expect("lists").count(), 0, "nothing is made there");
+    fs::remove_dir(directory.path()).expect("gone again");
+    fs::rename(&mended, directory.path()).expect("mounted");
+    ledger.probe().expect("can be written");
+    assert_eq!(ledger.restore().expect("restores"), before);
+    assert!(!exists(&path, ".replaced-1"));
+    commit(&mut ledger, &[closed(4, 1, 1)]).expect("commits");
+}
+
 #[test]
 fn a_full_file_system_is_told_apart_and_costs_nothing_that_was_committed() {
     let (_directory, path) = fresh();
