@@ -388,8 +388,9 @@ impl Agent {
         let message = message.context("the inbox is closed")?;
         let again = message.again();
         let taken = self.deal_with(message);
-        if taken.is_err() {
-            self.deferred.extend(again);
+        if let (Err(_), Some(again)) = (&taken, again) {
+            // Before what came after it.
+            self.deferred.push_front(again);
         }
         taken
     }
@@ -438,3 +439,6 @@ fn recorder(record: Option<&Path>) -> Result<Recorder> {
         Recorder::idle()
     }))
 }
+
+#[cfg(test)]
+mod tests;

@@ -194,16 +194,22 @@ impl Agent {
                         tracing::error!("a new link cannot be metered before the ledger is back: {error:#}");
                     }
                 }
-                message = self.mail.recv() => match message.context("the inbox is closed")? {
-                    Message::Answer { .. } | Message::Hint { .. } => {}
-                    Message::Asked(question) => self.answer(question)?,
-                    Message::Allow(list) => self.set_allow_list(list)?,
-                    Message::Portal { host, addresses } => self.portal_found(&host, addresses)?,
-                    later @ (Message::Attached { .. } | Message::AttachAgain { .. } | Message::News(_)) => {
-                        self.deferred.push_back(later);
-                    }
-                },
+                message = self.mail.recv() => self.deal_without_ledger(message.context("the inbox is closed")?)?,
                 () = &mut pause => return Ok(Waited::Over),
+            }
+        }
+    }
+
+    /// Deals with as much of a message as needs no record, and keeps the rest for later.
+    pub(super) fn deal_without_ledger(&mut self, message: Message) -> Result<()> {
+        match message {
+            Message::Answer { .. } | Message::Hint { .. } => Ok(()),
+            Message::Asked(question) => self.answer(question),
+            Message::Allow(list) => self.set_allow_list(list),
+            Message::Portal { host, addresses } => self.portal_found(&host, addresses),
+            later @ (Message::Attached { .. } | Message::AttachAgain { .. } | Message::News(_)) => {
+                self.deferred.push_back(later);
+                Ok(())
             }
         }
     }
