@@ -72,20 +72,15 @@ impl Agent {
         });
     }
 
-    /// The server's addresses and the resolvers pass every gate, and the addresses are remembered.
+    /// The server's addresses and the resolvers pass every gate, and then the addresses are remembered: a ledger in trouble keeps nobody
+    /// from the server.
     pub(super) fn set_allow_list(&mut self, list: AllowList) -> Result<()> {
-        if self.allow == list {
+        // Which of them is tried first is the resolver's word of the moment; the gates know no order.
+        self.http.addresses().learn(&list.servers);
+        if self.allow.entries() == list.entries() {
             return Ok(());
         }
         tracing::info!(servers = ?list.servers, resolvers = ?list.resolvers, "control traffic allowed");
-        self.http.addresses().learn(&list.servers);
-        if let Some(Host::Domain(host)) = self.config.server.url.host()
-            && !list.servers.is_empty()
-        {
-            let remembered = Remembered { host: host.to_owned(), addresses: list.servers.clone() };
-            let text = serde_json::to_string(&remembered).context("writing the server's addresses")?;
-            self.ledger.set_setting(ADDRESSES, &text)?;
-        }
         let servers: Vec<IpAddr> = list.servers.iter().map(SocketAddr::ip).collect();
         self.servers.send_if_modified(|before| std::mem::replace(before, servers.clone()) != servers);
         self.allow = list;
@@ -94,7 +89,18 @@ impl Agent {
                 datapath.set_allow_list(&self.allow)?;
             }
         }
-        Ok(())
+        self.remember_addresses()
+    }
+
+    /// Stores the addresses that were last found, for the next start.
+    pub(super) fn remember_addresses(&mut self) -> Result<()> {
+        let Some(Host::Domain(host)) = self.config.server.url.host() else { return Ok(()) };
+        if self.allow.servers.is_empty() {
+            return Ok(());
+        }
+        let remembered = Remembered { host: host.to_owned(), addresses: self.allow.servers.clone() };
+        let text = serde_json::to_string(&remembered).context("writing the server's addresses")?;
+        self.ledger.set_setting(ADDRESSES, &text)
     }
 
     /// The links that lead to the server, in the order in which they are tried when the kernel's own way has failed.

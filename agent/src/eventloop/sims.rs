@@ -144,9 +144,10 @@ impl Agent {
         self.reconcile()
     }
 
-    /// Stores what is known from onboarding: what was learned while the ledger could not be written is not in it.
+    /// Stores what is known from onboarding and look-ups: what was learned while the ledger could not be written is not in it.
     pub(super) fn store_what_is_known(&mut self) -> Result<()> {
         self.charged.store(&mut self.ledger)?;
+        self.remember_addresses()?;
         if self.config.server.onboarding == OnboardingMode::Server {
             self.ledger.set_setting(BINDINGS, &serde_json::to_string(&self.bindings).context("writing bindings")?)?;
             self.ledger.set_setting(PLAN, &serde_json::to_string(&self.plan).context("writing the plan")?)?;

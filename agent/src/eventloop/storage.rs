@@ -205,7 +205,12 @@ impl Agent {
         match message {
             Message::Answer { .. } | Message::Hint { .. } => Ok(()),
             Message::Asked(question) => self.answer(question),
-            Message::Allow(list) => self.set_allow_list(list),
+            Message::Allow(list) => {
+                if let Err(error) = self.set_allow_list(list) {
+                    tracing::warn!("the server's addresses are remembered once the ledger is back: {error:#}");
+                }
+                Ok(())
+            }
             Message::Portal { host, addresses } => self.portal_found(&host, addresses),
             later @ (Message::Attached { .. } | Message::AttachAgain { .. } | Message::News(_)) => {
                 self.deferred.push_back(later);

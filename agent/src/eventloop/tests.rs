@@ -1,5 +1,6 @@
 //! What the loop does with what comes in while its ledger cannot be written.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use rusqlite::Connection;
@@ -9,6 +10,7 @@ use super::enrol::News;
 use super::{Agent, Message};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::datapath::AllowList;
 use crate::ledger::Trouble;
 use crate::local::Timeline;
 use crate::onboarding::{CommandKind, CommandNumber, ServerCommand};
@@ -31,6 +33,16 @@ fn order(number: u64, kind: CommandKind) -> Message {
     Message::News(News::Commanded(ServerCommand { number: CommandNumber::new(number), kind, subscriber: None }))
 }
 
+fn at(addresses: &[&str]) -> AllowList {
+    let servers: Vec<SocketAddr> = addresses.iter().map(|address| address.parse().expect("an address")).collect();
+    AllowList { servers, resolvers: Vec::new() }
+}
+
+/// What the ledger remembers of the server's addresses.
+fn remembered(agent: &Agent) -> String {
+    agent.ledger.setting("server-addresses").expect("reads").unwrap_or_default()
+}
+
 #[tokio::test]
 async fn an_order_that_fails_again_still_goes_before_the_one_that_came_after_it() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -47,4 +59,34 @@ async fn an_order_that_fails_again_still_goes_before_the_one_that_came_after_it(
         agent.take(Some(message)).expect("taken");
     }
     assert_eq!(agent.ledger.setting("last-command").expect("reads").as_deref(), Some("6"));
+}
+
+#[tokio::test]
+async fn addresses_found_while_the_ledger_is_in_trouble_hold_at_once_and_are_remembered_later() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut agent = agent(directory.path()).await;
+    let found = at(&["192.0.2.1:443", "[2001:db8::1]:443"]);
+    agent.ledger.let_go().expect("closed");
+    agent.deal_without_ledger(Message::Allow(found.clone())).expect("no reason to end");
+    assert_eq!(agent.allow, found);
+    assert_eq!(*agent.servers.borrow(), found.servers.iter().map(SocketAddr::ip).collect::<Vec<_>>());
+    agent.ledger.probe().expect("can be written");
+    assert_eq!(remembered(&agent), "");
+    agent.store_what_is_known().expect("stored");
+    assert!(remembered(&agent).contains("192.0.2.1:443"), "{}", remembered(&agent));
+}
+
+/// A name with many addresses tells them in another order each time.
+#[tokio::test]
+async fn the_same_addresses_in_another_order_are_no_news() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut agent = agent(directory.path()).await;
+    agent.set_allow_list(at(&["192.0.2.1:443", "192.0.2.2:443"])).expect("allowed");
+    let (before, mut servers) = (remembered(&agent), agent.servers.subscribe());
+    agent.set_allow_list(at(&["192.0.2.2:443", "192.0.2.1:443"])).expect("allowed");
+    assert_eq!(remembered(&agent), before);
+    assert!(!servers.has_changed().expect("kept"));
+    agent.set_allow_list(at(&["192.0.2.2:443"])).expect("allowed");
+    assert!(servers.has_changed().expect("kept"));
+    assert_eq!(*servers.borrow_and_update(), [std::net::IpAddr::from([192, 0, 2, 2])]);
 }
