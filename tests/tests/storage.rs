@@ -4,7 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use agent::datapath::{Datapath, meters_on};
+use anyhow::{Context as _, Result, bail, ensure};
 use e2e::disk::Disk;
 use e2e::eventually::eventually;
 use e2e::scenario::{Books, Plot, SOON, World, chunked, iccid, meanwhile};
@@ -152,6 +153,90 @@ fn killed_on_a_full_disk_it_waits_for_room_and_loses_nothing() -> Result<()> {
     flow.carries(1_500_000, PATIENCE)?;
     flow.stop()?;
     is_settled_to_the_octet(&mut world, books)
+}
+
+/// A modem that comes up anew, and once more before the ledger is back.
+#[test]
+fn a_link_that_is_made_anew_twice_on_a_full_disk_is_metered_behind_a_shut_gate() -> Result<()> {
+    let mut world = in_memory(1 << 20, 2 << 20)?;
+    starts(&mut world)?;
+    let flow = world.stream(600_000)?;
+    flow.carries(500_000, SOON)?;
+    let filler = ledger(&world).with_file_name("filler");
+    fs::write(&filler, vec![1_u8; 4 << 20]).expect_err("more than there is room for");
+    says(&mut world, "the ledger cannot be written: no space left")?;
+    let mut epochs = vec![world.datapath("wan0")?.epoch_id()];
+    let mut paid = Vec::new();
+    for time in 1..=2 {
+        paid.push(world.datapath("wan0")?);
+        world.topology.remake(0)?;
+        let meter = eventually("a new meter on the new link", PATIENCE, || {
+            let meters = world.topology.gateway.run_in(|| meters_on("wan0"))??;
+            let [meter] = &meters[..] else { bail!("{} meters", meters.len()) };
+            ensure!(!epochs.contains(&meter.epoch_id), "the one before");
+            Ok(meter.epoch_id)
+        })?;
+        epochs.push(meter);
+        flow.stalls(Duration::from_secs(1), PATIENCE)?;
+        assert_eq!(world.passed(0)?, 0, "made anew {time} times");
+    }
+    let refused = |world: &World| Ok::<_, anyhow::Error>(world.kernel(0)?.uplink.refused.packets);
+    let before = refused(&world)?;
+    eventually("the flow to be refused", PATIENCE, || {
+        ensure!(refused(&world)? > before, "nothing comes");
+        Ok(())
+    })?;
+    fs::remove_file(&filler)?;
+    says(&mut world, "the ledger can be written")?;
+    flow.carries(500_000, PATIENCE)?;
+    flow.stop()?;
+    paid.push(world.datapath("wan0")?);
+    assert_eq!(paid.last().map(Datapath::epoch_id), epochs.last().copied(), "it goes on with the last of them");
+    world.stop_agent()?;
+    let account = world.account(0)?;
+    account.is_settled()?;
+    let passed = |meter: &Datapath| meter.read().map(|read| (read.uplink.passed.octets, read.downlink.passed.octets));
+    let all = paid.iter().map(passed).collect::<Result<Vec<_>>>()?;
+    let (up, down) = all.iter().fold((0, 0), |(up, down), meter| (up + meter.0, down + meter.1));
+    ensure!((account.uplink, account.downlink) == (up, down), "{all:?} passed: {account:?}");
+    Ok(())
+}
+
+/// A pattern's link and a named one, both made while not even the ledger's tables can be read.
+#[test]
+fn a_link_that_comes_while_the_ledger_is_out_of_reach_is_metered_behind_a_shut_gate() -> Result<()> {
+    let mut plot = Plot { ledger: "disk/ledger.db".into(), ..Plot::of(chunked(PLENTY, 1 << 20)) };
+    plot = plot.and(chunked(PLENTY, 1 << 20));
+    plot.links = vec![
+        format!("name = \"usb*\"\nslot = \"usb\"\niccid = \"{}\"", iccid(1)),
+        format!("name = \"wan0\"\niccid = \"{}\"", iccid(0)),
+    ];
+    let mut world = World::build(&plot)?;
+    let mut disk = Disk::new(&world.workdir)?;
+    starts(&mut world)?;
+    let flow = world.stream(600_000)?;
+    flow.carries(500_000, SOON)?;
+    let before = world.datapath("wan0")?.epoch_id();
+    disk.fail()?;
+    says(&mut world, "the ledger cannot be written: its file system is read-only")?;
+    world.topology.gateway.ip("link add usb0 type veth peer name pusb0")?;
+    world.topology.remake(0)?;
+    eventually("both to be metered", PATIENCE, || {
+        for name in ["usb0", "wan0"] {
+            let meters = world.topology.gateway.run_in(|| meters_on(name))??;
+            let [meter] = &meters[..] else { bail!("{} meters on {name}", meters.len()) };
+            ensure!(meter.epoch_id != before, "the one before");
+        }
+        Ok(())
+    })?;
+    flow.stalls(Duration::from_secs(1), PATIENCE)?;
+    assert_eq!(world.passed(0)?, 0);
+    disk.power_up()?;
+    says(&mut world, "the ledger can be written")?;
+    flow.carries(500_000, PATIENCE)?;
+    flow.stop()?;
+    world.stop_agent()?;
+    world.account(0)?.is_settled()
 }
 
 #[test]

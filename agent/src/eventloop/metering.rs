@@ -56,14 +56,47 @@ impl Agent {
             Err(error) => Err(error),
         };
         if let Err(error) = taken {
-            tracing::error!(
-                link = self.stations[index].label(),
-                "the link cannot be metered; unless an earlier meter is still there, what it carries is neither counted nor stopped: {error:#}"
-            );
-            self.try_again(index, ifindex);
+            self.failed_to_attach(index, ifindex, &error);
         }
         // The link may have been replaced meanwhile: the new one is not left unmetered until the next try.
         self.reconcile()
+    }
+
+    /// The same while nothing can be recorded: a meter that was attached is taken in hand later, its gate is shut; what failed is tried
+    /// again.
+    pub(super) fn attached_without_ledger(&mut self, index: usize, ifindex: u32, result: Result<Loaded>) {
+        match result {
+            Ok(loaded) => {
+                self.deferred.push_back(Message::Attached { station: index, ifindex, result: Ok(loaded) });
+            }
+            Err(_) if self.stations[index].name.is_none() => {}
+            Err(error) => self.failed_to_attach(index, ifindex, &error),
+        }
+        // The link may have been replaced meanwhile.
+        self.meter_new_links();
+    }
+
+    /// Where a loader has put a meter that waits to be taken in hand until the ledger is back.
+    pub(super) fn waiting_on(&self, index: usize) -> Option<u32> {
+        self.deferred.iter().find_map(|message| match message {
+            Message::Attached { station, result: Ok(loaded), .. } if *station == index => Some(loaded.ifindex),
+            Message::Attached { .. }
+            | Message::Answer { .. }
+            | Message::AttachAgain { .. }
+            | Message::Hint { .. }
+            | Message::News(_)
+            | Message::Allow(_)
+            | Message::Portal { .. }
+            | Message::Asked(_) => None,
+        })
+    }
+
+    fn failed_to_attach(&mut self, index: usize, ifindex: u32, error: &anyhow::Error) {
+        tracing::error!(
+            link = self.stations[index].label(),
+            "the link cannot be metered; unless an earlier meter is still there, what it carries is neither counted nor stopped: {error:#}"
+        );
+        self.try_again(index, ifindex);
     }
 
     /// The inner result tells whether the meter could be opened; the outer one is the loop's own.

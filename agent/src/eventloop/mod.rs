@@ -414,9 +414,7 @@ impl Agent {
                 attached
             }
             Message::AttachAgain { station } => {
-                if let Attachment::Failed(_) = self.stations[station].attachment {
-                    self.stations[station].attachment = Attachment::None;
-                }
+                self.stations[station].forget_failure();
                 self.reconcile()
             }
             Message::Hint { station } => self.tell(station, Event::Hint),

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::Agent;
 use super::rename::adopt_renamed_pins;
 use super::station::{Attachment, PAST_SESSIONS, Sim, Station, pinned};
+use super::{Agent, Message};
 use crate::clock::boot_now;
 use crate::config::Link as LinkConfig;
 use crate::datapath::Pins;
@@ -133,7 +133,9 @@ impl Agent {
         terms: Terms,
         meter: Option<(Epoch, Reading)>,
     ) -> Result<Core> {
-        let (label, seed, at, aborted) = (label.to_owned(), seed(), boot_now()?, self.ledger.aborted()?);
+        let (label, seed, at) = (label.to_owned(), seed(), boot_now()?);
+        // A core that is made while the ledger is out of reach is made anew when that is back, and is asked nothing until then.
+        let aborted = if self.ledger.is_let_go() { Vec::new() } else { self.ledger.aborted()? };
         Ok(Core::begin(Birth { label, at, seed, terms, meter, aborted, sessions }, &self.recorder))
     }
 
@@ -180,25 +182,35 @@ impl Agent {
     }
 
     /// Has links metered that are new, or were replaced, while nothing can be recorded: behind a shut gate, which needs no record.
-    pub(super) fn meter_new_links(&mut self) -> Result<()> {
+    pub(super) fn meter_new_links(&mut self) {
         let links = self.links.borrow_and_update().clone();
         for config in self.config.links.clone() {
             for name in matching(&config, &links) {
-                self.add_station(name, Some(&config), &mut Vec::new())?;
+                if let Err(error) = self.add_station(name.clone(), Some(&config), &mut Vec::new()) {
+                    tracing::error!(link = name, "the link cannot be metered before the ledger is back: {error:#}");
+                }
             }
         }
         for index in 0..self.stations.len() {
-            let found = self.stations[index].name.as_ref().and_then(|name| links.named(name));
+            let station = &self.stations[index];
+            let name = station.name.as_ref().filter(|_| station.config.is_some());
+            let found = name.and_then(|name| links.named(name));
             let Some((ifindex, _)) = found.filter(|(ifindex, _)| self.refusal(*ifindex, &links).is_none()) else {
                 continue;
             };
-            match self.stations[index].attachment {
+            match station.attachment {
                 Attachment::On(on) | Attachment::Failed(on) if on == ifindex => {}
-                Attachment::Pending(_) | Attachment::Refused => {}
-                Attachment::None | Attachment::On(_) | Attachment::Failed(_) => self.attach(index, ifindex),
+                // As long as the loader is at work there is nothing to be done, nor when its meter is the right one.
+                Attachment::Pending(_) if self.waiting_on(index).is_none_or(|on| on == ifindex) => {}
+                Attachment::Refused => {}
+                Attachment::None | Attachment::Pending(_) | Attachment::On(_) | Attachment::Failed(_) => {
+                    let is_of_it =
+                        |later: &Message| matches!(later, Message::Attached { station, .. } if *station == index);
+                    self.deferred.retain(|later| !is_of_it(later));
+                    self.attach(index, ifindex);
+                }
             }
         }
-        Ok(())
     }
 
     fn present(&mut self, index: usize, ifindex: u32, link: &Link, links: &Links) -> Result<()> {

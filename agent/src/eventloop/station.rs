@@ -64,7 +64,7 @@ pub(super) struct Station {
 pub(super) enum Attachment {
     /// Nowhere: the link does not exist, or nobody has tried.
     None,
-    /// A loader is at work on the interface with this index.
+    /// A loader is at work on the interface with this index, or has just done so.
     Pending(u32),
     /// On the interface with this index.
     On(u32),
@@ -125,6 +125,13 @@ impl Station {
     /// True for a place that another link may have.
     pub(super) fn is_free(&self) -> bool {
         self.name.is_none() && self.datapath.is_none() && self.quota.is_settled()
+    }
+
+    /// The pause after a try in vain is over: another may begin.
+    pub(super) const fn forget_failure(&mut self) {
+        if let Attachment::Failed(_) = self.attachment {
+            self.attachment = Attachment::None;
+        }
     }
 
     /// Puts the meter down; what it has counted on that interface is remembered, and answered.

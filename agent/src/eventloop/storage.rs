@@ -182,6 +182,8 @@ impl Agent {
     /// lost: the server gives them again.
     async fn idle(&mut self, supervisor: &mut Supervisor) -> Result<Waited> {
         self.report_to(supervisor)?;
+        // Those that came while the loop was at something that failed as well.
+        self.meter_new_links();
         let pause = tokio::time::sleep(RETRY);
         tokio::pin!(pause);
         loop {
@@ -190,9 +192,7 @@ impl Agent {
                 _ = supervisor.wait() => return Ok(Waited::Stopped),
                 changed = self.links.changed() => {
                     changed.context("the netlink watcher has ended")?;
-                    if let Err(error) = self.meter_new_links() {
-                        tracing::error!("a new link cannot be metered before the ledger is back: {error:#}");
-                    }
+                    self.meter_new_links();
                 }
                 message = self.mail.recv() => self.deal_without_ledger(message.context("the inbox is closed")?)?,
                 () = &mut pause => return Ok(Waited::Over),
@@ -212,7 +212,16 @@ impl Agent {
                 Ok(())
             }
             Message::Portal { host, addresses } => self.portal_found(&host, addresses),
-            later @ (Message::Attached { .. } | Message::AttachAgain { .. } | Message::News(_)) => {
+            Message::Attached { station, ifindex, result } => {
+                self.attached_without_ledger(station, ifindex, result);
+                Ok(())
+            }
+            Message::AttachAgain { station } => {
+                self.stations[station].forget_failure();
+                self.meter_new_links();
+                Ok(())
+            }
+            later @ Message::News(_) => {
                 self.deferred.push_back(later);
                 Ok(())
             }

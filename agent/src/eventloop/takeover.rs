@@ -101,7 +101,9 @@ impl Agent {
         let mut own = Vec::new();
         // Without the right to ask there is nothing to replace either; the loader says what is missing.
         for Meter { epoch_id, has_passed, .. } in meters_on(link).unwrap_or_default() {
-            let is_own = !has_passed || self.ledger.knows_epoch(&self.epoch_of(epoch_id))?;
+            // Which are ours is not known while the ledger is out of reach; a loader finds those that are pinned by itself.
+            let is_own =
+                !has_passed || (!self.ledger.is_let_go() && self.ledger.knows_epoch(&self.epoch_of(epoch_id))?);
             if is_own && Some(epoch_id) != present {
                 own.push((epoch_id, has_passed));
             }

@@ -67,6 +67,12 @@ impl Ledger {
         Ok(())
     }
 
+    /// Whether [`Ledger::let_go`] has closed its files: nothing can be read then.
+    #[must_use]
+    pub const fn is_let_go(&self) -> bool {
+        self.is_shut
+    }
+
     /// Closes the file; its log stays as it is.
     fn shut(&mut self) -> Result<()> {
         self.db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
