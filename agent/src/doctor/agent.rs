@@ -152,6 +152,10 @@ fn shut_for_good(link: &LinkStatus, status: &Status) -> Option<Finding> {
             "is the device registered there, the claim code right (device.claim_code_file), a SIM free for the slot?",
         ),
         _ if link.aborted => problem(link.explanation.clone(), "have the server send REAUTHORISE"),
+        _ if link.refused => problem(
+            link.explanation.clone(),
+            "is the SIM known at the server, has it a package for this rating group? The log has its cause; then: weir renew",
+        ),
         (_, _) => None,
     }
 }
@@ -351,6 +355,8 @@ mod tests {
         let words = "shut; onboarding: no such claim code".to_owned();
         assert_eq!(told(link(None, false), refused), (Verdict::Problem, words));
         assert_eq!(told(link(None, false), None).0, Verdict::Ok, "it begins");
+        let denied = LinkStatus { refused: true, ..link(Some("imsi-1"), false) };
+        assert_eq!(told(denied, None), (Verdict::Problem, "shut".to_owned()));
         assert_eq!(told(link(Some("imsi-1"), false), refused).0, Verdict::Ok, "it has its SIM from before");
         let absent = LinkStatus { metered: false, exists: false, ..link(None, false) };
         assert_eq!(told(absent, refused).0, Verdict::Ok, "it is not there: link.present tells that");
