@@ -262,22 +262,84 @@ fn a_file_system_that_turns_read_only_stops_grants_until_it_is_mended() -> Resul
     is_settled_to_the_octet(&mut world, books)
 }
 
+/// A world without any meter and with a ledger that cannot be written, as after a reboot with a broken disk; and what mends it.
+fn rebooted(world: &World) -> Result<impl Fn() -> nix::Result<()> + use<>> {
+    let point = ledger(world).parent().context("a directory")?.to_owned();
+    let remount = move |flags| mount(None::<&str>, &point, None::<&str>, MsFlags::MS_REMOUNT | flags, None::<&str>);
+    remount(MsFlags::MS_RDONLY)?;
+    Ok(move || remount(MsFlags::empty()))
+}
+
 #[test]
 fn a_read_only_ledger_at_the_start_is_named_and_waited_for() -> Result<()> {
     let mut world = in_memory(1 << 20, 2 << 20)?;
-    let point = ledger(&world).parent().context("a directory")?.to_owned();
-    let remount = |flags| mount(None::<&str>, &point, None::<&str>, MsFlags::MS_REMOUNT | flags, None::<&str>);
-    remount(MsFlags::MS_RDONLY)?;
+    let mend = rebooted(&world)?;
     world.start_agent(&[])?;
     let line = says(&mut world, "its file system is read-only")?;
     ensure!(line.contains("state/ledger.db") && line.contains("or choose another ledger path"), "{line}");
     let status = world.status()?;
     ensure!(status["ledger_trouble"].as_str().is_some_and(|words| words.contains("read-only")), "{status}");
-    remount(MsFlags::empty())?;
+    mend()?;
     world.reaches(0, &["active", "renewing", "final"])?;
     let (books, flow) = world.under_traffic(600_000, 500_000)?;
     flow.stop()?;
     is_settled_to_the_octet(&mut world, books)
+}
+
+#[test]
+fn a_reboot_with_a_read_only_ledger_leaves_no_link_open_and_what_passed_before_the_meter_is_told() -> Result<()> {
+    let mut world = in_memory(1 << 20, 2 << 20)?;
+    let mend = rebooted(&world)?;
+    let flow = world.stream(600_000)?;
+    flow.carries(200_000, SOON)?;
+    let before = flow.so_far().delivered;
+    world.start_agent(&[])?;
+    says(&mut world, "its file system is read-only")?;
+    flow.stalls(Duration::from_secs(1), PATIENCE)?;
+    ensure!(world.passed(0)? == 0 && world.kernel(0)?.uplink.refused.packets > 0, "{:?}", world.kernel(0)?);
+    let epoch = world.datapath("wan0")?.epoch_id();
+    mend()?;
+    flow.carries(1_500_000, PATIENCE)?;
+    assert_eq!(world.datapath("wan0")?.epoch_id(), epoch, "it goes on with the same meter");
+    let told = world.link_status("wan0")?["unmetered_prefix_octets"].as_u64().context("unmetered_prefix_octets")?;
+    ensure!(told > before && told < before + world.passed(0)?, "{told} octets are told, {before} had passed");
+    flow.stop()?;
+    world.stop_agent()?;
+    let (passed, account) = (world.passed(0)?, world.account(0)?);
+    account.is_settled()?;
+    ensure!(account.debited() == passed, "{passed} passed: {account:?}");
+    Ok(())
+}
+
+#[test]
+fn a_link_that_comes_while_the_agent_waits_for_its_ledger_is_metered_behind_a_shut_gate() -> Result<()> {
+    let mut world = in_memory(1 << 20, 2 << 20)?;
+    let mend = rebooted(&world)?;
+    world.start_agent(&[])?;
+    says(&mut world, "its file system is read-only")?;
+    let meter = |world: &World| {
+        let meters = world.topology.gateway.run_in(|| meters_on("wan0"))??;
+        let [meter] = &meters[..] else { bail!("{} meters", meters.len()) };
+        Ok(meter.epoch_id)
+    };
+    let first = eventually("the link to be metered", PATIENCE, || meter(&world))?;
+    world.topology.remake(0)?;
+    let second = eventually("the new link to be metered", PATIENCE, || meter(&world))?;
+    assert_ne!(first, second);
+    let flow = world.stream(600_000)?;
+    eventually("the flow to be refused", PATIENCE, || {
+        ensure!(world.kernel(0)?.uplink.refused.packets > 0, "nothing comes");
+        Ok(())
+    })?;
+    ensure!(flow.so_far().delivered == 0 && world.passed(0)? == 0, "{:?}", flow.so_far());
+    mend()?;
+    flow.carries(500_000, PATIENCE)?;
+    flow.stop()?;
+    world.stop_agent()?;
+    let (passed, account) = (world.passed(0)?, world.account(0)?);
+    account.is_settled()?;
+    ensure!(account.debited() == passed, "{passed} passed: {account:?}");
+    Ok(())
 }
 
 #[test]

@@ -40,7 +40,7 @@ pub fn attach(asked: &args::Attach) -> Result<ExitCode> {
     let _claim = PinRootClaim::take(&config.pin_root)?;
     let mut attached = Vec::new();
     for (name, ifindex) in interfaces()? {
-        if !config.links.iter().any(|link| link.matches(&name)) {
+        if !config.names(&name) {
             continue;
         }
         let _claim = LinkClaim::take(&name, ifindex)?;

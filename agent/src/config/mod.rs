@@ -237,6 +237,12 @@ impl Config {
         Self::parse(&text, path)
     }
 
+    /// True when a `[[link]]` is for this interface.
+    #[must_use]
+    pub fn names(&self, interface: &str) -> bool {
+        self.links.iter().any(|link| link.matches(interface))
+    }
+
     /// Checks a text that was read from `path`; relative paths in it start from the directory of `path`.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let source = Source::new(text);

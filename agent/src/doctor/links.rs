@@ -18,11 +18,10 @@ pub(super) struct Metered {
 /// What the configuration says of links against those that there are; with the links that can be metered.
 pub(super) fn findings(config: &Config, links: &Links) -> (Vec<Finding>, Vec<Metered>) {
     let mut told: Vec<Finding> = config.links.iter().filter_map(|wanted| absent(wanted, links)).collect();
-    let is_wanted = |name: &str| config.links.iter().any(|wanted| wanted.matches(name));
     let mut metered = Vec::new();
-    for (index, link) in links.by_index.iter().filter(|(_, link)| is_wanted(&link.name)) {
+    for (index, link) in links.by_index.iter().filter(|(_, link)| config.names(&link.name)) {
         told.push(present(&link.name, link.up));
-        let refusal = links.refusal(*index, is_wanted);
+        let refusal = links.refusal(*index, |name| config.names(name));
         told.push(stack(&link.name, refusal.as_ref()));
         if refusal.is_none() {
             metered.push(Metered { name: link.name.clone(), index: *index, up: link.up });

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod balance;
+mod beforehand;
 mod carry;
 mod ears;
 mod enrol;

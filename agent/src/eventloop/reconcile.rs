@@ -195,7 +195,9 @@ impl Agent {
             let station = &self.stations[index];
             let name = station.name.as_ref().filter(|_| station.config.is_some());
             let found = name.and_then(|name| links.named(name));
-            let Some((ifindex, _)) = found.filter(|(ifindex, _)| self.refusal(*ifindex, &links).is_none()) else {
+            let Some((ifindex, _)) =
+                found.filter(|(ifindex, _)| links.refusal(*ifindex, |name| self.config.names(name)).is_none())
+            else {
                 continue;
             };
             match station.attachment {
@@ -214,7 +216,7 @@ impl Agent {
     }
 
     fn present(&mut self, index: usize, ifindex: u32, link: &Link, links: &Links) -> Result<()> {
-        if let Some(refusal) = self.refusal(ifindex, links) {
+        if let Some(refusal) = links.refusal(ifindex, |name| self.config.names(name)) {
             return self.refuse(index, refusal);
         }
         let station = &mut self.stations[index];
@@ -235,11 +237,6 @@ impl Agent {
                 Ok(())
             }
         }
-    }
-
-    /// Why the link is not to be metered, if it is not.
-    fn refusal(&self, ifindex: u32, links: &Links) -> Option<Refusal> {
-        links.refusal(ifindex, |name| self.config.links.iter().any(|config| config.matches(name)))
     }
 
     /// The link is not to be metered: it is settled, and its meter taken off once that is done.

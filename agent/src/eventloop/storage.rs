@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tokio::sync::mpsc;
 
+use super::beforehand::Beforehand;
 use super::supervisor::{Start, Supervisor};
 use super::{Agent, Message, OnStop};
 use crate::clock::{Moment, boot_id, boot_now};
@@ -21,8 +22,8 @@ use crate::units::BootInstant;
 /// Between two looks at whether the ledger can be written again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How often it is looked after the ledger's files when nothing is written to them.
-const LOOK_AFTER: Duration = Duration::from_secs(10);
+/// How often it is looked after the ledger's files when nothing is written to them, and after the links when there is no ledger yet.
+pub(super) const LOOK_AFTER: Duration = Duration::from_secs(10);
 
 /// How the loop came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +53,7 @@ impl Agent {
         let mut told = None;
         let mut replaced = false;
         let mut seen = false;
+        let mut beforehand: Option<Beforehand> = None;
         loop {
             let within_reach = is_within_reach(&config.ledger);
             let was_there = seen;
@@ -61,6 +63,10 @@ impl Agent {
                 Err(error) if was_there => Err(error),
                 Ok(()) | Err(_) => Self::new(config.clone(), recorder.clone(), timeline.clone(), inbox.clone()).await,
             };
+            let begun = begun.and_then(|mut agent| {
+                beforehand.as_ref().map_or(Ok(()), |beforehand| beforehand.tell(&mut agent))?;
+                Ok(agent)
+            });
             let error = match begun {
                 Ok(agent) => return Ok(Some(agent)),
                 Err(error) => error,
@@ -74,9 +80,16 @@ impl Agent {
             }
             let words = words(trouble);
             if told != Some(trouble) {
-                tracing::error!("{words}; gates stay as they are: {error:#}");
+                tracing::error!(
+                    "{words}; until it can be gates stay as they are, and a link without one gets one that is shut: {error:#}"
+                );
                 told = Some(trouble);
             }
+            let watch = match &mut beforehand {
+                Some(watch) => watch,
+                None => beforehand.insert(Beforehand::new().await?),
+            };
+            watch.shut_gates(config).await?;
             supervisor.beat(boot_now()?);
             // Somebody has to see why; what waits for the start to be over need not wait for a disk.
             supervisor.hear(boot_now()?, Start::Over, &words);

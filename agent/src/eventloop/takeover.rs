@@ -61,7 +61,7 @@ impl Agent {
         let present = self.config.links.iter().flat_map(|config| matching(config, links));
         let names: BTreeSet<String> = present.chain(pinned_links(&self.config.pin_root)).collect();
         for name in names {
-            let is_wanted = self.config.links.iter().any(|config| config.matches(&name));
+            let is_wanted = self.config.names(&name);
             let attach = is_wanted && links.named(&name).is_some();
             self.take_over_link(&name, attach).with_context(|| format!("taking over the meter of {name}"))?;
         }
