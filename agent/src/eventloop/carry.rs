@@ -125,10 +125,33 @@ impl Agent {
 
     /// Draws a name for the core's next session and tells the core. As with a reading, the caller carries out what it answers: the
     /// session is committed before any other core can draw.
-    fn name(&mut self, station: usize) -> Result<()> {
+    ///
+    /// None is drawn, and so no units are asked for, while another core still owes a report for the same SIM.
+    pub(super) fn name(&mut self, station: usize) -> Result<()> {
+        self.stations[station].is_kept_waiting = self.is_owed_elsewhere(station);
+        if self.stations[station].is_kept_waiting {
+            return Ok(());
+        }
         let name = self.ledger.fresh_name(&mut || fastrand::u32(..))?;
         self.stations[station].quota.handle_event(Event::Named(name), boot_now()?);
         Ok(())
+    }
+
+    /// Names the sessions that had to wait for what other cores owed.
+    pub(super) fn name_those_kept_waiting(&mut self) -> Result<()> {
+        for station in 0..self.stations.len() {
+            if self.stations[station].is_kept_waiting && !self.is_owed_elsewhere(station) {
+                self.name(station)?;
+                self.carry_out(station)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_owed_elsewhere(&self, index: usize) -> bool {
+        let Some(sim) = &self.stations[index].sim else { return false };
+        let mut others = self.stations.iter().enumerate().filter(|(other, _)| *other != index);
+        others.any(|(_, other)| other.quota.owes(&sim.subscriber))
     }
 
     /// Commits the records in one transaction, with the exact bytes of every message that is sealed.

@@ -354,6 +354,7 @@ impl Agent {
     /// Does what is due in every station; answers with the time until the next.
     fn tick_all(&mut self) -> Result<Duration> {
         self.let_go()?;
+        self.name_those_kept_waiting()?;
         self.note_metered();
         if boot_now()? >= self.look_at {
             self.look_after_meters();

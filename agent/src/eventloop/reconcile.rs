@@ -11,10 +11,10 @@ use crate::clock::boot_now;
 use crate::config::Link as LinkConfig;
 use crate::datapath::Pins;
 use crate::link::{Link, Links, Refusal};
-use crate::quota::{Event, Reading, SessionOpening, StoredSession, Terms, Usable};
+use crate::quota::{Event, Reading, StoredSession, Terms, Usable};
 use crate::recording::{Birth, Core};
 use crate::reporter::Route;
-use crate::units::{Epoch, SubscriberIdentifier};
+use crate::units::Epoch;
 
 impl Agent {
     /// Makes the stations: one for each pinned or configured link, and one that drains sessions of past epochs.
@@ -44,7 +44,6 @@ impl Agent {
     /// Gives every station the sessions that are its own, in a core made anew; the others drain apart.
     pub(super) fn take_up(&mut self, stored: Vec<StoredSession>) -> Result<()> {
         let mut rest = stored;
-        let living: Vec<Epoch> = self.stations.iter().filter_map(|station| station.epoch(&self.boot)).collect();
         for index in 0..self.stations.len() {
             let station = &self.stations[index];
             let Some(name) = station.name.clone() else {
@@ -53,12 +52,7 @@ impl Agent {
                 continue;
             };
             let meter = station.epoch(&self.boot).zip(station.read()?);
-            let heir = Heir {
-                epoch: meter.as_ref().map(|(epoch, _)| epoch),
-                subscriber: self.sim_of(station.config.as_ref()).map(|sim| &sim.subscriber),
-                living: &living,
-            };
-            let (own, others) = rest.into_iter().partition(|session| heir.takes(session));
+            let (own, others) = split(rest, meter.as_ref().map(|(epoch, _)| epoch));
             rest = others;
             let terms = station.sim.as_ref().map_or_else(|| self.default_terms(), |sim| sim.terms.clone());
             let core = self.core(&name, own, terms, meter)?;
@@ -99,13 +93,7 @@ impl Agent {
         }
         let pinned = pinned(&self.config.pin_root, &name, &self.boot)?;
         let sim = self.sim_of(config).cloned();
-        let living = if stored.iter().any(|session| session.orphaned) { self.pinned_epochs() } else { Vec::new() };
-        let heir = Heir {
-            epoch: pinned.as_ref().map(|(_, epoch, _)| epoch),
-            subscriber: sim.as_ref().map(|sim| &sim.subscriber),
-            living: &living,
-        };
-        let (own, others) = std::mem::take(stored).into_iter().partition(|session| heir.takes(session));
+        let (own, others) = split(std::mem::take(stored), pinned.as_ref().map(|(_, epoch, _)| epoch));
         *stored = others;
         let terms = sim.as_ref().map_or_else(|| self.default_terms(), |sim| sim.terms.clone());
         let meter = pinned.as_ref().map(|(_, epoch, reading)| (epoch.clone(), *reading));
@@ -327,25 +315,9 @@ impl Agent {
     }
 }
 
-/// Which of the stored sessions a link's core takes up.
-#[derive(Clone, Copy)]
-struct Heir<'a> {
-    /// The epoch of its meter, if it has one.
-    epoch: Option<&'a Epoch>,
-    /// Whose units it will use, if that is known.
-    subscriber: Option<&'a SubscriberIdentifier>,
-    /// The epochs of all meters in hand: each counts for its own link's core alone.
-    living: &'a [Epoch],
-}
-
-impl Heir<'_> {
-    /// The sessions that its meter still counts for; and those of its SIM that the server has lost, whatever became of their meter: no
-    /// units are asked for before these have reported, and a core waits only for those that it has.
-    fn takes(&self, session: &StoredSession) -> bool {
-        let SessionOpening { epoch, subscriber, .. } = &session.opening;
-        let is_lost = session.orphaned && self.subscriber == Some(subscriber) && !self.living.contains(epoch);
-        is_lost || self.epoch == Some(epoch)
-    }
+/// The sessions that a meter of this epoch still counts for, and the others.
+fn split(stored: Vec<StoredSession>, epoch: Option<&Epoch>) -> (Vec<StoredSession>, Vec<StoredSession>) {
+    stored.into_iter().partition(|session| epoch == Some(&session.opening.epoch))
 }
 
 /// The names that a configured link stands for: its own, or those that exist or are pinned and match its pattern.
@@ -368,40 +340,4 @@ fn seed() -> u64 {
     let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
     hasher.write_u8(0);
     hasher.finish()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::units::{BootId, BootInstant, ChargingId, Generation, UsedUnit};
-
-    fn epoch(boot: &str, generation: u32) -> Epoch {
-        Epoch { boot: BootId::new(boot), generation: Generation::new(generation) }
-    }
-
-    fn session(epoch: &Epoch, subscriber: &SubscriberIdentifier) -> StoredSession {
-        StoredSession::opened(SessionOpening {
-            session: ChargingId::new(9),
-            subscriber: subscriber.clone(),
-            epoch: epoch.clone(),
-            base: UsedUnit::ZERO,
-            base_throttled: UsedUnit::ZERO,
-            opened_at: BootInstant::from_nanos(0),
-        })
-    }
-
-    #[test]
-    fn what_the_server_has_lost_of_a_sim_goes_to_the_link_that_will_use_its_units_after_a_power_cut_as_well() {
-        let [one, other] = ["imsi-001010000000001", "imsi-001010000000002"].map(SubscriberIdentifier::new);
-        let (before, own, next) = (epoch("one", 1), epoch("two", 1), epoch("two", 2));
-        let living = [own.clone(), next.clone()];
-        let heir = Heir { epoch: Some(&own), subscriber: Some(&one), living: &living };
-        let lost = |epoch, subscriber| StoredSession { orphaned: true, ..session(epoch, subscriber) };
-        assert!(heir.takes(&session(&own, &one)) && heir.takes(&session(&own, &other)), "its meter counts for them");
-        assert!(heir.takes(&lost(&before, &one)), "nothing is granted before it has reported");
-        assert!(Heir { epoch: None, ..heir }.takes(&lost(&before, &one)), "before it has a meter as well");
-        assert!(!heir.takes(&lost(&next, &one)), "its last reading is still to be taken from another link's meter");
-        assert!(!heir.takes(&lost(&before, &other)) && !heir.takes(&session(&before, &one)), "those drain apart");
-        assert!(!Heir { subscriber: None, ..heir }.takes(&lost(&before, &one)), "nobody knows yet whose units it uses");
-    }
 }

@@ -43,6 +43,8 @@ pub(super) struct Station {
     pub(super) failures: u32,
     /// How often somebody else took the meter off.
     pub(super) gaps: u32,
+    /// Its core asked for a name while another one owed a report for the same SIM.
+    pub(super) is_kept_waiting: bool,
     /// The state of its session that people were told of last.
     pub(super) told_state: State,
     /// The end of its package as people were told of it last.
@@ -97,6 +99,7 @@ impl Station {
             in_use: false,
             failures: 0,
             gaps: 0,
+            is_kept_waiting: false,
             told_state: State::Idle,
             told_end: ToldEnd::default(),
             ahead: Vec::new(),

@@ -14,7 +14,11 @@ use crate::datapath::AllowList;
 use crate::ledger::Trouble;
 use crate::local::Timeline;
 use crate::onboarding::{CommandKind, CommandNumber, ServerCommand};
+use crate::quota::{SessionOpening, StoredSession, Trigger};
 use crate::recording::Recorder;
+use crate::units::{
+    BootId, BootInstant, ChargingId, Epoch, Generation, LocalSequenceNumber, Octets, SubscriberIdentifier, UsedUnit,
+};
 
 /// An agent with a ledger in that directory and no link that exists.
 async fn agent(directory: &Path) -> Agent {
@@ -89,4 +93,39 @@ async fn the_same_addresses_in_another_order_are_no_news() {
     agent.set_allow_list(at(&["192.0.2.2:443"])).expect("allowed");
     assert!(servers.has_changed().expect("kept"));
     assert_eq!(*servers.borrow_and_update(), [std::net::IpAddr::from([192, 0, 2, 2])]);
+}
+
+#[tokio::test]
+async fn no_units_are_asked_for_while_another_core_owes_a_report_of_what_the_server_has_lost_of_the_sim() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut agent = agent(directory.path()).await;
+    let lost = |subscriber: &str| StoredSession {
+        orphaned: true,
+        closed: UsedUnit::new(8_000_000, 0),
+        pending: vec![Octets::new(8_000_000)],
+        closing: Some(Trigger::AbnormalRelease),
+        settled: true,
+        next_container: LocalSequenceNumber::new(2),
+        ..StoredSession::opened(SessionOpening {
+            session: ChargingId::new(9),
+            subscriber: SubscriberIdentifier::new(subscriber),
+            epoch: Epoch { boot: BootId::new("before"), generation: Generation::new(1) },
+            base: UsedUnit::ZERO,
+            base_throttled: UsedUnit::ZERO,
+            opened_at: BootInstant::from_nanos(0),
+        })
+    };
+    let [link, past] = [0, 1];
+    assert!(agent.stations[link].sim.is_some() && agent.stations[past].name.is_none());
+    for (subscriber, waits) in [("imsi-001010000000001", true), ("imsi-001010000000002", false)] {
+        let owes = agent.core("past", vec![lost(subscriber)], agent.default_terms(), None).expect("a core");
+        agent.stations[past].quota = owes;
+        agent.name(link).expect("asked");
+        assert_eq!(agent.stations[link].is_kept_waiting, waits, "{subscriber}");
+        agent.name_those_kept_waiting().expect("asked");
+        assert_eq!(agent.stations[link].is_kept_waiting, waits, "nothing was reported yet");
+        agent.stations[past].quota = agent.core("past", Vec::new(), agent.default_terms(), None).expect("a core");
+        agent.name_those_kept_waiting().expect("named");
+        assert!(!agent.stations[link].is_kept_waiting, "all is booked");
+    }
 }

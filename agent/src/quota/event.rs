@@ -71,7 +71,8 @@ pub enum Command {
     },
     /// Write this to the kernel and read it back.
     SetGate(GateSetting),
-    /// Draw a name that no session of this device ever bore; answer with [`Event::Named`] before anything else is done.
+    /// Draw a name that no session of this device ever bore; answer with [`Event::Named`] before anything else is done. As long as
+    /// another core owes a report ([`super::Quota::owes`]) for the subscriber it is not answered, and then answered at once.
     DrawName,
     /// Read the meter now; answer with [`Event::Reading`] or [`Event::MeterLost`].
     Read,

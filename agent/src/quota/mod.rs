@@ -234,6 +234,14 @@ impl Quota {
         self.sessions.iter().any(Session::is_live)
     }
 
+    /// True while something is still to be reported of a session of this subscriber that the server has lost. What that session has used
+    /// is not yet debited: units that were granted to another one before that could be octets that are used already.
+    #[must_use]
+    pub fn owes(&self, subscriber: &SubscriberIdentifier) -> bool {
+        let all = self.sessions.iter().chain(&self.waiting);
+        all.filter(|session| session.opening.subscriber == *subscriber).any(Session::is_orphan)
+    }
+
     /// What there is to see.
     #[must_use]
     pub fn overview(&self, now: BootInstant) -> Overview {
@@ -525,7 +533,7 @@ impl Quota {
         else {
             return;
         };
-        // What an orphan has to report is not yet debited: a grant before that could be octets that are used already.
+        // Of its own; with what other cores owe it is given no name.
         let past = || {
             let all = self.sessions.iter().chain(&self.waiting);
             all.filter(|session| session.opening.subscriber == usable.subscriber)

@@ -255,6 +255,11 @@ impl Session {
         self.orphan || self.idled_out().is_some()
     }
 
+    /// True for one that the server has lost.
+    pub(super) const fn is_orphan(&self) -> bool {
+        self.orphan
+    }
+
     /// True while its message has been tried more than once or twice and is not being tried at this moment.
     pub(super) fn is_stuck(&self) -> bool {
         self.outbox.as_ref().is_some_and(Outbox::is_stuck)

@@ -46,10 +46,10 @@ impl World {
         for link in 0..self.links.len() {
             let meter = self.links[link].pinned;
             let quota = self.restore(link, meter, &mut stored);
-            stations.push(Station { quota, meter, pending: true, in_use: None });
+            stations.push(Station::new(quota, meter, true));
         }
         let past = self.restore(self.links.len(), None, &mut stored);
-        stations.push(Station { quota: past, meter: None, pending: false, in_use: None });
+        stations.push(Station::new(past, None, false));
         self.agent = Some(Agent { stations, settling: false });
         (0..=self.links.len()).try_for_each(|station| self.carry_out(station))
     }
@@ -80,12 +80,9 @@ impl World {
     fn restore(&mut self, station: usize, meter: Option<MeterId>, stored: &mut Vec<StoredSession>) -> Quota {
         let meter = meter.map(|id| (self.kernel.meters[id].epoch.clone(), self.read_meter(id)));
         let is_past = station == self.links.len();
-        let payer = self.links.get(station).and_then(|link| link.sim).map(subscriber);
-        let mut pinned = self.links.iter().filter_map(|link| link.pinned).map(|id| &self.kernel.meters[id].epoch);
         let belongs = |session: &StoredSession| {
             let counts = meter.as_ref().is_some_and(|(epoch, _)| *epoch == session.opening.epoch);
-            let is_lost = session.orphaned && payer.as_ref() == Some(&session.opening.subscriber);
-            is_past || counts || (is_lost && !pinned.any(|epoch| *epoch == session.opening.epoch))
+            is_past || counts
         };
         let (own, others) = std::mem::take(stored).into_iter().partition(belongs);
         *stored = others;
@@ -195,6 +192,13 @@ impl World {
                 self.crash_point("after", "a gate is set")
             }
             Command::DrawName => {
+                let is_owed = self.is_owed_elsewhere(station);
+                if let Some(of) = self.station(station) {
+                    of.is_kept_waiting = is_owed;
+                }
+                if is_owed {
+                    return Ok(());
+                }
                 let name = self.ledger.fresh_name(&mut Chance::new(self.seed(u64::MAX)));
                 let now = self.now;
                 if let Some(of) = self.station(station) {
@@ -211,6 +215,25 @@ impl World {
                 self.crash_point("after", "a meter is read")
             }
         }
+    }
+
+    /// Names the sessions that had to wait for what other cores owed.
+    pub(super) fn name_those_kept_waiting(&mut self) -> Result<(), Halt> {
+        for station in 0..=self.links.len() {
+            let is_kept_waiting = self.station(station).is_some_and(|of| of.is_kept_waiting);
+            if is_kept_waiting && !self.is_owed_elsewhere(station) {
+                self.obey(station, &Command::DrawName)?;
+                self.carry_out(station)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_owed_elsewhere(&self, index: usize) -> bool {
+        let stations = self.agent.iter().flat_map(|agent| &agent.stations);
+        let Some((sim, _)) = stations.clone().nth(index).and_then(|of| of.in_use) else { return false };
+        let mut others = stations.enumerate().filter(|(other, _)| *other != index);
+        others.any(|(_, other)| other.quota.owes(&subscriber(sim)))
     }
 
     /// What the meter of a station says, if it can be read.
@@ -323,6 +346,7 @@ impl World {
 
     /// Calls every core that has something due. Nothing stays due.
     pub(super) fn tick(&mut self) -> Result<(), Halt> {
+        self.name_those_kept_waiting()?;
         for station in 0..=self.links.len() {
             for round in 0.. {
                 let now = self.now;

@@ -223,6 +223,13 @@ impl Ledger {
         hold!(self.names.insert(opening.session), "a name is used once", "{opening:?}");
         let ordered = self.aborted.contains(&opening.subscriber);
         hold!(!ordered, "nothing is opened while an order to abort stands", "{opening:?}");
+        let is_lost = |session: &StoredSession| session.orphaned && session.opening.subscriber == opening.subscriber;
+        let lost = self.sessions.values().find(|session| is_lost(session));
+        hold!(
+            lost.is_none(),
+            "nothing is opened before what the server has lost of the SIM is booked",
+            "{opening:?}, {lost:?}"
+        );
         let position = self.position_mut(&opening.epoch);
         let begins = if position.opened { position.ended } else { Some((UsedUnit::ZERO, UsedUnit::ZERO)) };
         let joins = begins == Some((opening.base, opening.base_throttled));

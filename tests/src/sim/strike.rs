@@ -18,7 +18,7 @@ impl World {
     pub(super) fn play(&mut self, step: &Step) -> Result<(), Broken> {
         self.note(|| step.to_string());
         self.tally.count("steps", step.kind());
-        let struck = match self.strike(step) {
+        let struck = match self.strike(step).and_then(|()| self.name_those_kept_waiting()) {
             Err(Halt::Suspended) => self.begin_anew(),
             struck => struck,
         };

@@ -37,6 +37,14 @@ pub(super) struct Station {
     pub(super) pending: bool,
     /// The SIM that the core was told to use, and the number of its terms.
     pub(super) in_use: Option<(usize, u64)>,
+    /// It asked for a name while another core owed a report for its SIM.
+    pub(super) is_kept_waiting: bool,
+}
+
+impl Station {
+    pub(super) const fn new(quota: Quota, meter: Option<MeterId>, pending: bool) -> Self {
+        Self { quota, meter, pending, in_use: None, is_kept_waiting: false }
+    }
 }
 
 /// The agent while it lives.
