@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::Agent;
 use super::reconcile::matching;
+use super::rename::adopt_renamed_pins;
 use super::station::Station;
 use super::storage::LOOK_AFTER;
 use crate::clock::boot_now;
@@ -42,14 +43,15 @@ impl Beforehand {
         }
         self.look_at = now.plus(LOOK_AFTER);
         let links = self.links.borrow_and_update().clone();
+        // Held for as long as loaders work: the agent that comes makes claims of its own.
+        let _pins = make_pin_root(&config.pin_root).ok().map(|()| PinRootClaim::take(&config.pin_root)).transpose()?;
+        adopt_renamed_pins(&config.pin_root, &links)?;
         for name in config.links.iter().flat_map(|config| matching(config, &links)) {
             let Some((ifindex, _)) = links.named(&name) else { continue };
             if links.refusal(ifindex, |name| config.names(name)).is_some() || is_metered(&name) {
                 continue;
             }
             let spec = LoadSpec { link: name.clone(), pin_root: config.pin_root.clone(), retire: Vec::new() };
-            // Held for as long as the loader works: the agent that comes makes claims of its own.
-            let _pins = make_pin_root(&spec.pin_root).ok().map(|()| PinRootClaim::take(&spec.pin_root)).transpose()?;
             let _link = LinkClaim::take(&name, ifindex)?;
             let load = move || spawn_loader(Path::new("/proc/self/exe"), &spec);
             match tokio::task::spawn_blocking(load).await.context("the loader's thread").flatten() {
@@ -69,14 +71,14 @@ impl Beforehand {
     }
 
     /// Writes down what had passed the links before they were metered: the agent finds the meters, and would not know.
-    pub(super) fn tell(&self, agent: &mut Agent) -> Result<()> {
+    pub(super) fn tell(&self, agent: &mut Agent) {
         for (name, loaded) in &self.made {
             let is_its = |station: &Station| station.name.as_ref() == Some(name);
-            if let Some(index) = agent.stations.iter().position(is_its) {
-                agent.note_unmetered(index, loaded)?;
+            let index = agent.stations.iter().position(is_its);
+            if let Some(Err(error)) = index.map(|index| agent.note_unmetered(index, loaded)) {
+                tracing::warn!(link = name, "what had passed before the meter is not remembered: {error:#}");
             }
         }
-        Ok(())
     }
 }
 

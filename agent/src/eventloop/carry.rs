@@ -47,7 +47,10 @@ impl Agent {
             let label = self.stations[station].label();
             match &command {
                 Command::Read => tracing::trace!(link = label, "command: read"),
-                Command::Record(Record::Checkpoint { .. }) => tracing::debug!(link = label, ?command, "command"),
+                // Asked for again at every reading while it is kept waiting.
+                Command::DrawName | Command::Record(Record::Checkpoint { .. }) => {
+                    tracing::debug!(link = label, ?command, "command");
+                }
                 Command::Record(Record::MessageSealed { .. } | Record::MessageAcknowledged { .. })
                 | Command::Send { .. }
                     if self.progress.draining().is_some() =>
@@ -128,8 +131,15 @@ impl Agent {
     ///
     /// None is drawn, and so no units are asked for, while another core still owes a report for the same SIM.
     pub(super) fn name(&mut self, station: usize) -> Result<()> {
-        self.stations[station].is_kept_waiting = self.is_owed_elsewhere(station);
-        if self.stations[station].is_kept_waiting {
+        let waits = self.is_owed_elsewhere(station);
+        let waited = std::mem::replace(&mut self.stations[station].is_kept_waiting, waits);
+        if waits {
+            if !waited {
+                tracing::info!(
+                    link = self.stations[station].label(),
+                    "no units are asked for before an earlier session of the SIM, which the server has lost, is booked"
+                );
+            }
             return Ok(());
         }
         let name = self.ledger.fresh_name(&mut || fastrand::u32(..))?;

@@ -354,20 +354,19 @@ impl Agent {
     /// Does what is due in every station; answers with the time until the next.
     fn tick_all(&mut self) -> Result<Duration> {
         self.let_go()?;
-        self.name_those_kept_waiting()?;
         self.note_metered();
         if boot_now()? >= self.look_at {
             self.look_after_meters();
             self.look_at = boot_now()?.plus(LOOK);
         }
-        let mut next: Option<BootInstant> = None;
         for station in 0..self.stations.len() {
             let now = boot_now()?;
             if self.stations[station].quota.poll_timeout().is_some_and(|at| at <= now) {
                 self.tick(station)?;
             }
-            next = next.into_iter().chain(self.stations[station].quota.poll_timeout()).min();
         }
+        self.name_those_kept_waiting()?;
+        let next = self.stations.iter().filter_map(|station| station.quota.poll_timeout()).min();
         let now = boot_now()?;
         let next = next.map_or(self.look_at, |at| at.min(self.look_at));
         Ok(until(next, now).min(LONGEST_SLEEP))

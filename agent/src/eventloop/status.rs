@@ -264,6 +264,9 @@ fn explain(station: &Station, overview: &Overview, metered: bool) -> String {
             "ended by order of the server; the gate stays shut until the server asks for the SIM again"
         }
         (_, State::Idle) if !station.in_use => "not in use (down, or another link carries the default route); shut",
+        (_, State::Idle) if station.is_kept_waiting => {
+            "waiting until an earlier session of the SIM, which the server has lost, is booked; the gate is shut"
+        }
         (_, State::Idle) => "idle; the gate is shut and opens when traffic asks for it",
         (_, State::Requesting) => "waiting for the first units; the gate is shut",
         (_, State::Active) => "traffic passes; more is asked for in time",

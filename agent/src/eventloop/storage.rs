@@ -63,12 +63,13 @@ impl Agent {
                 Err(error) if was_there => Err(error),
                 Ok(()) | Err(_) => Self::new(config.clone(), recorder.clone(), timeline.clone(), inbox.clone()).await,
             };
-            let begun = begun.and_then(|mut agent| {
-                beforehand.as_ref().map_or(Ok(()), |beforehand| beforehand.tell(&mut agent))?;
-                Ok(agent)
-            });
             let error = match begun {
-                Ok(agent) => return Ok(Some(agent)),
+                Ok(mut agent) => {
+                    if let Some(beforehand) = &beforehand {
+                        beforehand.tell(&mut agent);
+                    }
+                    return Ok(Some(agent));
+                }
                 Err(error) => error,
             };
             let Some(trouble) = Trouble::of(&error) else { return Err(error) };

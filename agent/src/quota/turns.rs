@@ -39,9 +39,12 @@ impl Quota {
         }
     }
 
-    /// The server answers: a past session that it does not answer makes room for one that waits.
+    /// The server answers: a past session that it does not answer makes room for one that waits. One for which the next session of
+    /// its SIM waits does so last of all.
     pub(super) fn make_room(&mut self) {
-        let stuck = self.sessions.iter().position(|session| !session.is_live() && session.is_stuck());
+        let stuck = |session: &Session| !session.is_live() && session.is_stuck();
+        let unhindering = self.sessions.iter().position(|session| stuck(session) && !session.is_awaited());
+        let stuck = unhindering.or_else(|| self.sessions.iter().position(stuck));
         if let Some(index) = stuck.filter(|_| !self.waiting.is_empty()) {
             let session = self.sessions.remove(index);
             self.waiting.push_back(session);

@@ -112,3 +112,36 @@ fn a_past_session_that_gets_no_answer_makes_room_when_another_gets_one() {
     }
     assert_eq!((ended, hand.quota.is_settled()), (6, true));
 }
+
+#[test]
+fn a_session_for_which_a_link_waits_makes_room_after_the_others_that_get_no_answer() {
+    let mut stored = past(6, 60);
+    stored[0].orphaned = true;
+    let mut hand = Hand::new();
+    hand.quota = Quota::restore(stored, &terms(), None, 7, at(0));
+    let mut out = sent(&hand.tell(Event::RouteUp));
+    assert_eq!(out.iter().map(|(key, _)| key.session.get()).collect::<Vec<_>>(), [100, 101, 102, 103]);
+    let answers = out.remove(1);
+    for _ in 0..12 {
+        for one in std::mem::take(&mut out) {
+            answer(&mut hand, one, unanswered());
+        }
+        out = sent(&hand.wait_for_send(Duration::from_mins(6)));
+    }
+    for one in std::mem::take(&mut out) {
+        answer(&mut hand, one, unanswered());
+    }
+    let next = sent(&answer(&mut hand, answers, acknowledged()));
+    assert!(next.iter().any(|(key, _)| key.session.get() == 104), "somebody has made room: {next:?}");
+    // It is tried again all the time, while one of the others has gone to the end of the line.
+    let mut tried = Vec::new();
+    out = next;
+    for _ in 0..12 {
+        for one in std::mem::take(&mut out) {
+            tried.push(one.0.session.get());
+            answer(&mut hand, one, unanswered());
+        }
+        out = sent(&hand.wait_for_send(Duration::from_mins(6)));
+    }
+    assert!(tried.contains(&100) && !tried.contains(&102), "{tried:?}");
+}
