@@ -2,19 +2,18 @@
 //! shut, which needs no record.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use anyhow::{Context, Result};
 use tokio::sync::watch;
 
-use super::Agent;
+use super::metering::load;
 use super::reconcile::matching;
 use super::rename::adopt_renamed_pins;
 use super::station::Station;
-use super::storage::LOOK_AFTER;
+use super::{Agent, LOOK};
 use crate::clock::boot_now;
 use crate::config::Config;
-use crate::datapath::{LinkClaim, LoadSpec, Loaded, Origin, PinRootClaim, make_pin_root, meters_on, spawn_loader};
+use crate::datapath::{LinkClaim, LoadSpec, Loaded, Origin, PinRootClaim, make_pin_root, meters_on};
 use crate::link::{self, Links};
 use crate::units::BootInstant;
 
@@ -41,7 +40,7 @@ impl Beforehand {
         if !has_changed && now < self.look_at {
             return Ok(());
         }
-        self.look_at = now.plus(LOOK_AFTER);
+        self.look_at = now.plus(LOOK);
         let links = self.links.borrow_and_update().clone();
         // Held for as long as loaders work: the agent that comes makes claims of its own.
         let _pins = make_pin_root(&config.pin_root).ok().map(|()| PinRootClaim::take(&config.pin_root)).transpose()?;
@@ -53,8 +52,7 @@ impl Beforehand {
             }
             let spec = LoadSpec { link: name.clone(), pin_root: config.pin_root.clone(), retire: Vec::new() };
             let _link = LinkClaim::take(&name, ifindex)?;
-            let load = move || spawn_loader(Path::new("/proc/self/exe"), &spec);
-            match tokio::task::spawn_blocking(load).await.context("the loader's thread").flatten() {
+            match load(spec).await {
                 Ok(loaded) => {
                     tracing::info!(link = name, ifindex, "metered behind a shut gate until there is a ledger");
                     if loaded.origin == Origin::New {

@@ -29,8 +29,10 @@ impl Agent {
         tokio::spawn(async move {
             // Nobody closes it.
             let _turn = loaders.acquire().await;
-            let load = move || spec.and_then(|spec| spawn_loader(Path::new("/proc/self/exe"), &spec));
-            let result = tokio::task::spawn_blocking(load).await.context("the loader's thread").flatten();
+            let result = match spec {
+                Ok(spec) => load(spec).await,
+                Err(error) => Err(error),
+            };
             let _ = inbox.send(Message::Attached { station: index, ifindex, result });
         });
     }
@@ -276,6 +278,12 @@ impl Agent {
         self.tell(index, if is_read_to_its_end { Event::MeterRetired } else { Event::MeterLost })?;
         epoch_id.map_or(Ok(()), |epoch_id| self.forget_epoch(epoch_id))
     }
+}
+
+/// Runs a loader beside the loop's thread, and waits for it.
+pub(super) async fn load(spec: LoadSpec) -> Result<Loaded> {
+    let work = move || spawn_loader(Path::new("/proc/self/exe"), &spec);
+    tokio::task::spawn_blocking(work).await.context("the loader's thread").flatten()
 }
 
 /// Says, once, what others have put ahead of a meter: it is nobody's to move.

@@ -22,8 +22,8 @@ use crate::units::BootInstant;
 /// Between two looks at whether the ledger can be written again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How often it is looked after the ledger's files when nothing is written to them, and after the links when there is no ledger yet.
-pub(super) const LOOK_AFTER: Duration = Duration::from_secs(10);
+/// How often it is looked after the ledger's files when nothing is written to them.
+const LOOK_AFTER: Duration = Duration::from_secs(10);
 
 /// How the loop came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -234,14 +234,6 @@ impl Quota {
         self.sessions.iter().any(Session::is_live)
     }
 
-    /// True while something is still to be reported of a session of this subscriber that the server has lost. What that session has used
-    /// is not yet debited: units that were granted to another one before that could be octets that are used already.
-    #[must_use]
-    pub fn owes(&self, subscriber: &SubscriberIdentifier) -> bool {
-        let all = self.sessions.iter().chain(&self.waiting);
-        all.filter(|session| session.opening.subscriber == *subscriber).any(Session::is_orphan)
-    }
-
     /// What there is to see.
     #[must_use]
     pub fn overview(&self, now: BootInstant) -> Overview {

@@ -2,6 +2,7 @@
 
 use super::Quota;
 use super::session::Session;
+use crate::units::SubscriberIdentifier;
 
 /// Past sessions that send at once.
 const AT_ONCE: usize = 4;
@@ -56,6 +57,14 @@ impl Quota {
         if let Some(index) = self.waiting.iter().position(is_answered) {
             self.sessions.extend(self.waiting.remove(index));
         }
+    }
+
+    /// True while something is still to be reported of a session of this subscriber that the server has lost. What that session has used
+    /// is not yet debited: units that were granted to another one before that could be octets that are used already.
+    #[must_use]
+    pub fn owes(&self, subscriber: &SubscriberIdentifier) -> bool {
+        let all = self.sessions.iter().chain(&self.waiting);
+        all.filter(|session| session.opening.subscriber == *subscriber).any(Session::is_orphan)
     }
 
     /// Containers that the server has not acknowledged, over all sessions.

@@ -80,10 +80,8 @@ impl World {
     fn restore(&mut self, station: usize, meter: Option<MeterId>, stored: &mut Vec<StoredSession>) -> Quota {
         let meter = meter.map(|id| (self.kernel.meters[id].epoch.clone(), self.read_meter(id)));
         let is_past = station == self.links.len();
-        let belongs = |session: &StoredSession| {
-            let counts = meter.as_ref().is_some_and(|(epoch, _)| *epoch == session.opening.epoch);
-            is_past || counts
-        };
+        let counts = |session: &StoredSession| meter.as_ref().is_some_and(|(epoch, _)| *epoch == session.opening.epoch);
+        let belongs = |session: &StoredSession| is_past || counts(session);
         let (own, others) = std::mem::take(stored).into_iter().partition(belongs);
         *stored = others;
         let sim = self.links.get(station).and_then(|link| link.sim).unwrap_or(0);
